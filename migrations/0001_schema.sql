@@ -270,7 +270,8 @@ CREATE TABLE authorization_codes (
     expires_at       BIGINT NOT NULL,
     failures         BIGINT NOT NULL,        -- failed attempts; too many of them end the code
     redeemed_at      BIGINT,                 -- redeemed, or ended by a revocation
-    grant_id         TEXT                    -- the grant it became; a replay revokes it
+    grant_id         TEXT,                   -- the grant it became; a replay revokes it
+    trace            TEXT                    -- the trace of the sign-in, if it is recorded (telemetry)
 );
 CREATE INDEX authorization_codes_by_expiry ON authorization_codes (expires_at);
 

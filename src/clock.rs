@@ -57,6 +57,14 @@ impl Clock {
         Timestamp(self.unix_millis() / 1000)
     }
 
+    /// Nanoseconds of the system's clock since the Unix epoch, whatever a test's clock shows: for traces, in
+    /// which only real time means anything.
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the clock")]
+    pub fn real_nanos() -> u64 {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX)
+    }
+
     /// Milliseconds since the Unix epoch; used to order ids, never to decide expiry.
     #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the clock")]
     pub fn unix_millis(&self) -> i64 {

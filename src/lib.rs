@@ -40,7 +40,8 @@
 //! ([`telemetry::audit`], [`storage`]) records what happened, and [`notifications`] tells administrators of it:
 //! queued in the transaction of the change (`storage/notifications/`), delivered by `app/notifier.rs`. Who
 //! used what is counted by the gateway (`gateway/usage.rs`), summed up in memory (`app/usage.rs`) and stored
-//! by the hour (`storage/usage/`).
+//! by the hour (`storage/usage/`). The trace of a request ([`telemetry`], `trace.rs`) is begun by
+//! `server/request_trace.rs`, and exported with metrics and log lines by `app/exporter.rs`.
 //!
 //! Comments and tests name threats and requirements by id, such as CD-01: `docs/threats.md` explains
 //! each. `docs/decisions/` explains the large design decisions.

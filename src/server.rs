@@ -12,6 +12,7 @@ mod current_service;
 mod guard;
 mod handshake;
 mod redirect;
+mod request_trace;
 mod service;
 mod socket;
 mod timeouts;
@@ -28,7 +29,7 @@ use crate::storage::Storage;
 use crate::telemetry::metrics::ListenerKind;
 use crate::telemetry::supervision::supervise;
 use accept::{Acceptor, accepting};
-use background::{BackgroundTasks, keep_audit_trail, keep_usage};
+use background::{BackgroundTasks, keep_audit_trail, keep_exporting, keep_usage};
 use current_service::CurrentService;
 use guard::AcceptMode;
 
@@ -75,6 +76,7 @@ pub async fn serve(app: App, listeners: Listeners, shutdown: impl Future<Output 
     let (stop_audit, stopped) = watch::channel(false);
     let tasks = BackgroundTasks::start(&app);
     let usage = tokio::spawn(keep_usage(app.clone(), stopped.clone()));
+    let telemetry = tokio::spawn(keep_exporting(app.clone(), stopped.clone()));
     let audit = tokio::spawn(keep_audit_trail(app.clone(), stopped));
     let (graceful, probes) = (GracefulShutdown::new(), GracefulShutdown::new());
     let fronts = Fronts::new(&app, listeners);
@@ -98,7 +100,7 @@ pub async fn serve(app: App, listeners: Listeners, shutdown: impl Future<Output 
     tracing::info!("shutting down: requests under way may finish");
     let last_notes = async move {
         drop(stop_audit);
-        let _ = tokio::join!(audit, usage);
+        let _ = tokio::join!(audit, usage, telemetry);
     };
     let ending = end(app.storage().clone(), graceful, last_notes);
     tokio::select! {

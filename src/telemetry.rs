@@ -1,17 +1,23 @@
 //! Logs, metrics and audit events.
 //!
 //! Log lines are built from an allow-list: route templates, status codes, ids and reasons. They never contain
-//! a query, a body, a cookie, a `Location` or a token. Other crates log warnings and errors only.
+//! a query, a body, a cookie, a `Location` or a token. Other crates log warnings and errors only. The same is true
+//! of what is exported over OTLP ([`trace`], [`export`]).
 
 pub mod audit;
+pub mod export;
+pub mod export_signal;
 mod families;
 mod lately;
 mod lines;
 pub mod log_throttle;
 pub mod metrics;
 mod queue;
+pub mod spans;
 pub mod supervision;
 pub mod tasks;
+pub mod trace;
+pub mod trace_context;
 
 use std::io::IsTerminal as _;
 use std::sync::OnceLock;
@@ -19,7 +25,7 @@ use std::sync::OnceLock;
 use tracing::Level;
 use tracing_subscriber::EnvFilter;
 
-pub use lines::limit_lines;
+pub use lines::{export_lines, limit_lines};
 pub use queue::flush;
 
 use crate::oauth::secret::random_bytes;

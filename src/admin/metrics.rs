@@ -10,12 +10,9 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use crate::app::App;
-use crate::clock::Timestamp;
 use crate::config::SecretText;
 use crate::oauth::secret::{MetricsToken, SecretHash};
-use crate::signing::KeyState;
-use crate::storage::{Engine, Ready};
-use crate::telemetry::metrics::{CONTENT_TYPE, Snapshot};
+use crate::telemetry::metrics::CONTENT_TYPE;
 use crate::web::bearer_token::BearerToken;
 
 pub(super) async fn get(State(app): State<App>, bearer: BearerToken) -> Response {
@@ -24,7 +21,7 @@ pub(super) async fn get(State(app): State<App>, bearer: BearerToken) -> Response
         let challenge = [(header::WWW_AUTHENTICATE, "Bearer realm=\"metrics\"")];
         return (StatusCode::UNAUTHORIZED, challenge, Body::empty()).into_response();
     }
-    match app.metrics().text(&snapshot(&app).await) {
+    match app.metrics().text(&app.snapshot().await) {
         Ok(text) => {
             let headers =
                 [(header::CONTENT_TYPE, CONTENT_TYPE), (header::CACHE_CONTROL, "no-store")];
@@ -43,61 +40,4 @@ fn proves(BearerToken(presented): &BearerToken, token: &SecretText) -> bool {
     presented.as_ref().is_some_and(|presented| {
         SecretHash::<MetricsToken>::of(presented.trim()).is(expected.as_str())
     })
-}
-
-/// Collects the values that other parts hold. Waits at most one second for those that the database counts, because
-/// an administrator needs the other metrics most when the database is silent.
-async fn snapshot(app: &App) -> Snapshot {
-    // 1 second: longest wait for what the database counts.
-    const PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
-    let (clients, bytes) = tokio::join!(
-        tokio::time::timeout(PATIENCE, app.storage().registered_clients()),
-        tokio::time::timeout(PATIENCE, app.storage().database_bytes()),
-    );
-    let limits = &app.config().limits;
-    let keys = app.keys().describe();
-    let reading = app.reading();
-    let room = match app.storage().ready(app.now()).await {
-        Ready::Yes(room) => Some(room),
-        _ => None,
-    };
-    let compared = app.compared();
-    Snapshot {
-        ready: room.is_some() && !compared.clock_apart && !app.is_leaving(),
-        clock_ahead: compared.clock_ahead.unwrap_or_default(),
-        replicas: compared.others + 1,
-        configured_differently: compared.configured_differently,
-        went_back_at: app.storage().went_back_at().map_or(0, Timestamp::unix),
-        database_room: room.map_or(0, |room| room as u8),
-        database_bytes: bytes.ok().and_then(Result::ok),
-        database_bytes_limit: match app.storage().engine() {
-            Engine::Sqlite => limits.database_size,
-            Engine::Postgres => 0,
-        },
-        upstream_paused: app.upstream().health().paused,
-        clients: clients.ok().and_then(Result::ok),
-        clients_limit: limits.clients,
-        audit_waiting: app.audit_events_waiting(),
-        writer_waiting: app.storage().writer_waiting(),
-        database_connections: app.storage().pool_connections(),
-        configured_at: app.configured_at().unix(),
-        problems: reading.problems.len(),
-        waiting: reading.waiting.len(),
-        targets: app.targets_up(),
-        certificate: app.certificates().expires_at().map(|(origin, expires_at)| {
-            (origin.into(), expires_at.unix().saturating_sub(app.now().unix()))
-        }),
-        keys: keys
-            .iter()
-            .map(|key| (key.alg, state(key.state), key.created_at.unix(), key.signs_from.unix()))
-            .collect(),
-    }
-}
-
-const fn state(state: KeyState) -> &'static str {
-    match state {
-        KeyState::Next => "next",
-        KeyState::Current => "current",
-        KeyState::Former => "former",
-    }
 }

@@ -30,7 +30,7 @@ mod refused;
 mod rule_view;
 mod sentences;
 mod servers;
-mod target_view;
+mod target_line;
 mod telling;
 mod usage;
 mod usage_export;

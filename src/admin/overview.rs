@@ -6,7 +6,7 @@ use axum::response::Response;
 
 use super::chart::{Chart, ChartSlot, ChartTexts};
 use super::links::query;
-use super::target_view::TargetView;
+use super::target_line::TargetLine;
 use super::usage::name_of;
 use super::visit::AdminPage;
 use crate::app::{App, Compared, ConfigStatus};
@@ -88,7 +88,7 @@ struct ServerLine<'a> {
     name: &'a str,
     used: ServerUse,
     /// None if it is not behind the gateway.
-    targets: Vec<TargetView>,
+    targets: Vec<TargetLine>,
     /// What is known of its use.
     usage: String,
     /// The calls that were refused for missing scopes, which are most refusals.
@@ -110,7 +110,7 @@ impl<'a> ServerLine<'a> {
         Self {
             name: name_of(resource),
             used: used.cloned().unwrap_or_default(),
-            targets: TargetView::all(app, resource, language),
+            targets: TargetLine::all(app, resource, language),
             usage: link(None),
             refused: link(Some(CallOutcome::ScopeRefused)),
             failed: link(Some(CallOutcome::Failed)),
@@ -122,7 +122,7 @@ impl<'a> ServerLine<'a> {
     }
 
     fn is_down(&self) -> bool {
-        self.targets.iter().any(TargetView::is_down)
+        self.targets.iter().any(TargetLine::is_down)
     }
 }
 

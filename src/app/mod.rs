@@ -3,8 +3,10 @@
 mod audit_writer;
 mod certificates;
 mod conditions;
+mod exporter;
 mod notifier;
 mod reload;
+mod snapshot;
 mod target_checks;
 mod targets;
 mod together;
@@ -33,6 +35,7 @@ use crate::telemetry::log_throttle::LogThrottle;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::{ProviderSettings, Upstream};
 
+pub use exporter::knock_at_collector;
 pub use notifier::TestFailed;
 pub use reload::{ConfigStatus, Reloaded};
 use reload::{SharedState, at_once, recheck_policy};
@@ -110,7 +113,7 @@ impl App {
             rates,
             clients: Clients::new(&config, storage.clone(), clock.clone()),
             redirect_policy: config.redirect_policy(),
-            shared: Arc::new(SharedState::new(&clock)),
+            shared: Arc::new(SharedState::new(&clock, &config, storage.metrics())),
             generation: 0,
             keys,
             upstream,

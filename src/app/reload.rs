@@ -11,11 +11,12 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use parking_lot::{Mutex as Lock, MutexGuard, RwLock};
 use tokio::sync::Mutex;
 
-use super::{App, AppError, AppParts, audit_writer, notifier, targets, together, usage};
+use super::{App, AppError, AppParts, audit_writer, exporter, notifier, targets, together, usage};
 use crate::clients::Clients;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, ConfigSource, Loaded, Problems};
 use crate::telemetry::audit::Actor;
+use crate::telemetry::metrics::Metrics;
 use crate::upstream::PersonQueries;
 use crate::upstream::recheck::RecheckPolicy;
 
@@ -26,6 +27,8 @@ pub(super) struct SharedState {
     pub(super) usage: usage::Usage,
     pub(super) targets: targets::Targets,
     pub(super) notifying: notifier::NotifierState,
+    /// `None` if nothing is exported.
+    pub(super) exporter: Option<exporter::Exporter>,
     /// The current application; `None` until the first reload.
     current: RwLock<Option<App>>,
     /// Serialises reloads.
@@ -70,13 +73,14 @@ pub enum Reloaded {
 }
 
 impl SharedState {
-    pub(super) fn new(clock: &Clock) -> Self {
+    pub(super) fn new(clock: &Clock, config: &Config, metrics: &Metrics) -> Self {
         Self {
             notes: audit_writer::AuditWriter::default(),
             together: together::Together::default(),
             usage: usage::Usage::default(),
             targets: targets::Targets::default(),
             notifying: notifier::NotifierState::default(),
+            exporter: exporter::Exporter::of(config, metrics),
             current: RwLock::default(),
             reading: Mutex::default(),
             reading_of: Lock::default(),

@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::oauth::scope::ScopeSet;
 use crate::storage::Storage;
-use crate::telemetry::{self, LogFormat};
+use crate::telemetry::{LogFormat, install};
 use crate::upstream::probe::{Finding, Severity};
 
 mod certificate;
@@ -21,6 +21,7 @@ mod documents;
 mod login;
 mod notifications;
 mod targets;
+mod telemetry;
 
 /// Exit code if anything failed.
 const FAILED: u8 = 2;
@@ -49,7 +50,7 @@ pub(super) fn file(path: &Path) -> u8 {
 }
 
 fn verify(arguments: &CheckArguments) -> u8 {
-    telemetry::install(Some("error"), LogFormat::Text);
+    install(Some("error"), LogFormat::Text);
     let loaded = match config::load(&arguments.file) {
         Ok(loaded) => loaded,
         Err(problems) => {
@@ -92,17 +93,18 @@ async fn check(config: Config, login: bool, findings: &mut Vec<Finding>) -> Resu
         App::new(config, Clock::System, storage).await.map_err(|error| error.to_string())
     };
     let app = app.await?;
-    let (provider, certificate, tried, notified, targets) = tokio::join!(
+    let (provider, certificate, tried, notified, targets, collector) = tokio::join!(
         app.upstream().probe(),
         certificate::run(&app),
         documents::run(&app),
         notifications::run(&app),
-        targets::run(&app)
+        targets::run(&app),
+        telemetry::run(app.config()),
     );
-    findings.extend(provider);
     findings.extend(certificate);
     findings.extend(tried);
     findings.extend([provider, notified, targets].into_iter().flatten());
+    findings.extend(collector);
     let failed = findings.iter().any(|finding| finding.severity == Severity::Failed);
     let outcome = if login && !failed { login::run(&app, listen, findings).await } else { Ok(()) };
     app.storage().close().await;

@@ -10,7 +10,8 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::{ConfigFile, fail, output};
+use super::{ConfigFile, fail, output, runtime};
+use crate::app::knock_at_collector;
 use crate::config::{Config, ListenerAddress, Loaded, Problem, Problems, Unread, schema, text_of};
 
 /// Largest configuration file, in bytes: 4 MiB.
@@ -29,7 +30,8 @@ pub(super) enum ConfigCommand {
         after_help = "On a terminal it asks for what is not given. Elsewhere, and with --yes, what is missing is an error.\nAn existing file is never overwritten.\n\nExit code: 0 written, and `check` passed or warned; 2 `check` failed, 3 it was inconclusive (the file stays); 1 nothing was written.\n\nExamples:\n  portcullis config init okta\n  portcullis config init keycloak --yes --public-url https://mcp.example.com \\\n    --issuer https://sso.example.com/realms/acme --client-id portcullis \\\n    --client-secret-file /run/secrets/keycloak --target http://127.0.0.1:9000/mcp \\\n    --scopes read:todos,create:todos --rule Admin=read:todos,create:todos --admin-role Admin"
     )]
     Init(Box<init::InitArguments>),
-    /// Check the configuration, without asking the identity provider
+    /// Check the configuration, without asking the identity provider. A collector of telemetry is asked whether it
+    /// answers
     #[command(
         after_help = "Exit code: 0 valid, 1 warnings, 2 problems. `portcullis check` also asks the identity provider.\n\nExamples:\n  portcullis config check\n  portcullis config check --config portcullis.toml --json"
     )]
@@ -172,7 +174,8 @@ fn check(arguments: &ConfigReport) -> ExitCode {
         return refused(arguments, &none, &json!([problem]));
     }
     match read(path.as_deref()) {
-        Ok(loaded) => {
+        Ok(mut loaded) => {
+            loaded.warnings.extend(silent_collector(&loaded.config));
             let what = path.map_or_else(
                 || "The environment".to_owned(),
                 |path| output::plain(&path.display().to_string()),
@@ -184,6 +187,15 @@ fn check(arguments: &ConfigReport) -> ExitCode {
             refused(arguments, &problems.to_string(), &listed)
         }
     }
+}
+
+/// Returns a warning if telemetry is exported and the collector cannot be reached.
+fn silent_collector(config: &Config) -> Option<String> {
+    config.telemetry.otlp.as_ref()?;
+    let knocked = runtime().ok()?.block_on(knock_at_collector(config));
+    let (address, taken) = knocked?;
+    let cause = taken.err()?;
+    Some(format!("telemetry.otlp: {address} takes no telemetry now: {cause}"))
 }
 
 fn valid(arguments: &ConfigReport, what: &str, warnings: &[String]) -> ExitCode {

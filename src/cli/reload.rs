@@ -65,7 +65,7 @@ pub(super) async fn keep_heeding(app: App, file: Option<PathBuf>, start: (Seen, 
         // arrived in between.
         let unknown = || (Seen { files: files.clone(), stamps: Vec::new() }, Hangup::new());
         let (seen, hangup) = start.take().unwrap_or_else(unknown);
-        heed(&app, file.as_deref(), seen, hangup)
+        Box::pin(heed(&app, file.as_deref(), seen, hangup))
     };
     supervise(app.metrics(), Task::Reload, heed).await;
 }
@@ -96,7 +96,7 @@ async fn heed(app: &App, file: Option<&Path>, mut seen: Seen, mut hangup: Hangup
         })
         .await;
         last = look(&seen.files).await;
-        if app.reload(read, reason).await == Reloaded::Failed {
+        if Box::pin(app.reload(read, reason)).await == Reloaded::Failed {
             seen.stamps.clear(); // retried until the database responds
         }
         log_as(app.current().config());

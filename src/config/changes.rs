@@ -7,7 +7,7 @@ use super::limits::{LimitTrait, keep, limits};
 use super::{Config, SecretText};
 
 /// Keys outside `[limits]` that may differ between replicas, because they concern one machine only.
-const OF_ONE_MACHINE: [&str; 11] = [
+const OF_ONE_MACHINE: [&str; 12] = [
     "listen",
     "listen_http",
     "admin.listen",
@@ -15,6 +15,7 @@ const OF_ONE_MACHINE: [&str; 11] = [
     "database_url",
     "secret_key",
     "log",
+    "telemetry",
     "tls.cert",
     "tls.key",
     "trusted_proxies",
@@ -106,6 +107,12 @@ impl Config {
             }
         }
         keep("http2", &mut self.http2, &running.http2, &mut waiting);
+        let (new, old) = (&mut self.telemetry, &running.telemetry);
+        keep("telemetry.otlp", &mut new.otlp, &old.otlp, &mut waiting);
+        keep("telemetry.headers", &mut new.headers, &old.headers, &mut waiting);
+        keep("telemetry.traces", &mut new.traces, &old.traces, &mut waiting);
+        keep("telemetry.metrics", &mut new.metrics, &old.metrics, &mut waiting);
+        keep("telemetry.logs", &mut new.logs, &old.logs, &mut waiting);
         self.limits.keep_until_restart(&running.limits, &mut waiting);
         Ok(ReloadPlan { config: self, waiting })
     }

@@ -24,6 +24,7 @@ mod service_links;
 mod show;
 mod source;
 mod targets;
+mod telemetry;
 mod tls;
 mod value_type;
 mod values;
@@ -69,6 +70,7 @@ pub use reference::{Applies, ConfigKey, reference, schema};
 pub use scope_texts::{LANGUAGES, ScopeConfig, ScopeText, scope_texts};
 pub use source::{ConfigPlace, ConfigSource};
 pub use targets::{ClientIdentity, TargetConnection, TargetTag};
+pub use telemetry::{TelemetryConfig, TraceSampling};
 pub use tls::{AcmeConfig, CertificateRefused, ServedCertificate, TlsConfig};
 pub use value_type::ValueType;
 pub use values::{SecretText, parse_duration};
@@ -122,6 +124,8 @@ pub struct Config {
     pub branding: Branding,
     /// The targets of notifications.
     pub notify: Vec<NotifyTarget>,
+    /// What is exported over OTLP.
+    pub telemetry: Box<TelemetryConfig>,
     /// Log level, unless `PORTCULLIS_LOG` sets another one.
     pub log: tracing::Level,
     /// Retention of the audit trail: 1 day to 10 years.

@@ -9,6 +9,8 @@ pub enum ValueType {
     Flag,
     /// A whole number in this range.
     Integer(u64, u64),
+    /// A number from 0 to 1.
+    Ratio,
     /// A duration in this range: `"90s"`, `"15m"`, `"8h"`, `"14d"`, or whole seconds.
     Duration(&'static str, &'static str),
     /// A list of texts.
@@ -23,6 +25,8 @@ pub enum ValueType {
     Scopes,
     /// A table of texts.
     TextTable,
+    /// A table of secrets.
+    SecretTable,
     /// A table of lists of scopes.
     ScopeTable,
     /// A table of claims with a text or a list of texts.

@@ -20,6 +20,7 @@ use super::authorize::Payload;
 use super::challenge::{GatewayRefused, MessageRefused};
 use super::http_sse_transport::MessageAddress;
 use super::send_failed::{SendFailed, UNREACHABLE};
+use super::spans::TargetSpan;
 use super::target::{Target, differs_by_the_slash, location};
 use super::target_list::TargetChoice;
 use super::{assertion, session};
@@ -36,9 +37,13 @@ pub(super) const TO_BACKEND: [HeaderName; 7] = [
     header::CONTENT_TYPE,
     header::CONTENT_ENCODING,
     header::USER_AGENT,
-    HeaderName::from_static("traceparent"),
-    HeaderName::from_static("tracestate"),
+    TRACEPARENT,
+    TRACESTATE,
 ];
+
+/// The W3C trace context. If traces are exported, the MCP server gets ours.
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// Headers that identify the caller: subject, client, scopes, name, e-mail address, and whether that is
 /// verified.
@@ -88,6 +93,8 @@ pub(super) struct Exchange<'a> {
     /// The session id and event id that the target itself issued, already unsealed.
     pub(super) session: Option<HeaderValue>,
     pub(super) last_event: Option<HeaderValue>,
+    /// Its place in the trace of the request.
+    pub(super) span: Option<&'a TargetSpan>,
 }
 
 /// Where at the target a request goes.
@@ -258,6 +265,14 @@ impl Exchange<'_> {
         headers.reserve(self.parts.headers.len() + OURS);
         headers.insert(header::HOST, target.host.clone());
         copy(&self.parts.headers, headers, &TO_BACKEND, &self.resource.forward_headers);
+        if let Some(span) = self.span
+            && let Some(traceparent) = &span.traceparent
+        {
+            headers.insert(TRACEPARENT, traceparent.clone());
+            if !span.keeps_state {
+                headers.remove(TRACESTATE);
+            }
+        }
         let grant = &self.caller.grant;
         let name = grant.person.name.as_deref();
         let email = grant.person.email.as_deref();

@@ -22,6 +22,7 @@ use super::response_head::{
 };
 use super::safe_query::safe_query;
 use super::server_challenge::{self, ServerDemand};
+use super::spans::TargetSpan;
 use super::sse::{EventFilter, FilterAction, FilteredStream};
 use super::stream::{PermitBody, RevocableBody, StreamAuthorization, until_ended};
 use super::target::Target;
@@ -76,7 +77,9 @@ impl<'a> AdmittedCall<'a> {
     pub(super) async fn forward(self, authorized: Authorized) -> Result<Response, GatewayRefused> {
         let Authorized { parts, body, lists_tools, may_become_a_task } = authorized;
         let (app, resource, caller) = (self.app, self.resource, &self.caller);
-        let (exchange, mut choice) = self.exchange(&parts)?;
+        let (mut exchange, mut choice) = self.exchange(&parts)?;
+        let span = TargetSpan::begin(choice.target(), resource.path.as_deref());
+        exchange.span = Some(&span);
         exchange.name_what_is_left_out();
         let answer = {
             // Pinned here because `timeout` and `select!` would each move the future, which is some
@@ -90,13 +93,12 @@ impl<'a> AdmittedCall<'a> {
             }
         };
         let target = choice.target();
-        let Ok(answer) = answer else {
+        if answer.is_err() && body.is_whole() {
             // While a body is streamed, the client may be the slow one.
-            if body.is_whole() {
-                target.seen.failed(TargetFailure::Timeout, "no response in time", app.now());
-            }
-            return Err(GatewayRefused::GatewayTimeout);
-        };
+            target.seen.failed(TargetFailure::Timeout, "no response in time", app.now());
+        }
+        let answer = answer.unwrap_or(Err(GatewayRefused::GatewayTimeout));
+        span.end(&answer);
         let answer = answer?;
         // A list of tools comes in the response to `tools/list`, or on a GET stream, which may carry any
         // message.
@@ -141,6 +143,7 @@ impl<'a> AdmittedCall<'a> {
             address,
             session: session.map(|session| session.id),
             last_event: event.map(|event| event.id),
+            span: None,
         };
         Ok((exchange, choice))
     }

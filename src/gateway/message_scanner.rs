@@ -19,6 +19,8 @@ enum Member {
     Error,
     /// Of `params`.
     Name,
+    /// Of `params`.
+    Meta,
     /// Of `result`.
     IsError,
 }
@@ -38,6 +40,7 @@ impl Member {
     fn of_its(container: Self, name: &[u8]) -> Self {
         match (container, name) {
             (Self::Params, b"name") => Self::Name,
+            (Self::Params, b"_meta") => Self::Meta,
             (Self::Result, b"isError") => Self::IsError,
             _ => Self::Other,
         }
@@ -51,6 +54,8 @@ pub(super) struct ScannedMessage {
     pub(super) method: Option<String>,
     /// `params.name`.
     pub(super) name: Option<String>,
+    /// `params._meta.traceparent`, of a message that is alone.
+    pub(super) traceparent: Option<String>,
     /// Whether it has an `id`.
     pub(super) has_id: bool,
     /// The `id` as JSON, if it is kept.
@@ -102,6 +107,8 @@ pub(super) struct MessageScanner {
     at_name: bool,
     member: Member,
     inner: Member,
+    /// Whether the member of `_meta` is `traceparent`.
+    at_traceparent: bool,
     /// Whether `text` keeps the current text or literal.
     keeps: bool,
     text: Vec<u8>,
@@ -119,6 +126,7 @@ impl MessageScanner {
             at_name: false,
             member: Member::Other,
             inner: Member::Other,
+            at_traceparent: false,
             keeps: false,
             text: Vec::new(),
             message: ScannedMessage::default(),
@@ -192,7 +200,11 @@ impl MessageScanner {
         match byte {
             b'"' => {
                 self.within = Within::Text;
-                self.keeps = if self.at_name { self.depth <= self.base + 1 } else { self.wants() };
+                self.keeps = if self.at_name {
+                    self.depth <= self.base + 1 || self.in_meta()
+                } else {
+                    self.wants()
+                };
             }
             b'{' | b'[' => return self.open(byte == b'{'),
             b'}' | b']' => return self.close(),
@@ -217,8 +229,16 @@ impl MessageScanner {
             (Member::Method, _) => self.depth == self.base,
             (Member::Id, _) => self.depth == self.base && self.keeps_ids(),
             (Member::Params, Member::Name) => self.depth == self.base + 1,
+            (Member::Params, Member::Meta) => self.in_meta() && self.at_traceparent,
             _ => false,
         }
+    }
+
+    /// Whether this is directly within `_meta` of a message that is alone.
+    fn in_meta(&self) -> bool {
+        self.base == 1
+            && self.depth == self.base + 2
+            && (self.member, self.inner) == (Member::Params, Member::Meta)
     }
 
     fn keeps_ids(&self) -> bool {
@@ -274,8 +294,11 @@ impl MessageScanner {
             let name = name.as_deref().unwrap_or_default().as_bytes();
             if self.depth == self.base {
                 self.member = Member::of_message(name);
-            } else {
+            } else if self.depth == self.base + 1 {
                 self.inner = Member::of_its(self.member, name);
+                self.at_traceparent = false;
+            } else {
+                self.at_traceparent = name == b"traceparent";
             }
             None
         } else {
@@ -284,6 +307,7 @@ impl MessageScanner {
                 (Member::Id, _) => {
                     self.message.id = std::str::from_utf8(&text).ok().map(|id| format!("\"{id}\""));
                 }
+                (_, Member::Meta) => self.message.traceparent = unescaped(&text),
                 _ => self.message.name = unescaped(&text),
             }
             self.value(b"\"")
@@ -390,6 +414,9 @@ mod tests {
         ScannedMessage {
             method: text(message.get("method")),
             name: text(params.and_then(|params| params.get("name"))),
+            traceparent: params
+                .and_then(|params| text(params.get("_meta")?.get("traceparent")))
+                .filter(|_| !in_batch),
             has_id: message.get("id").is_some_and(|id| !id.is_null()),
             id: message.get("id").filter(|_| in_batch).map(Value::to_string),
             has_result: message.get("result").is_some(),
@@ -401,7 +428,7 @@ mod tests {
     /// What counts of a request. The rest is not read if it comes later.
     fn of_a_call(message: ScannedMessage) -> ScannedMessage {
         if message.method.is_none() || !message.has_id {
-            return message;
+            return ScannedMessage { traceparent: None, ..message };
         }
         let name = message.name.filter(|_| message.method.as_deref() == Some("tools/call"));
         ScannedMessage { method: message.method, has_id: true, name, ..Default::default() }
@@ -411,6 +438,7 @@ mod tests {
         ScannedMessage {
             method: whole.method.map(str::to_owned),
             name: whole.name.map(str::to_owned),
+            traceparent: None,
             has_id: whole.has_id,
             id: None,
             has_result: whole.has_result,
@@ -428,7 +456,17 @@ mod tests {
         ];
         leaf.prop_recursive(3, 24, 4, |inner| {
             let name = prop::sample::select(vec![
-                "method", "params", "name", "result", "isError", "error", "id", "x", "a\"b",
+                "method",
+                "params",
+                "name",
+                "result",
+                "isError",
+                "error",
+                "id",
+                "x",
+                "a\"b",
+                "_meta",
+                "traceparent",
             ]);
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..4).prop_map(Value::Array),

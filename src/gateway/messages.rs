@@ -126,6 +126,11 @@ pub(super) fn method(message: &Value) -> Option<&str> {
     message.get("method")?.as_str()
 }
 
+/// The trace that the client says the message belongs to (SEP-414).
+pub(super) fn traceparent(message: &Value) -> Option<&str> {
+    message.pointer("/params/_meta/traceparent")?.as_str()
+}
+
 /// The tool that a message calls.
 pub(super) fn called_tool(message: &Value) -> Option<&str> {
     (method(message)? == "tools/call").then(|| message.pointer("/params/name")?.as_str())?

@@ -27,6 +27,7 @@ mod safe_query;
 mod send_failed;
 mod server_challenge;
 mod session;
+mod spans;
 mod spelling;
 mod sse;
 mod stream;
@@ -41,6 +42,8 @@ mod whole_message;
 
 use std::net::IpAddr;
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::header::GetAll;
@@ -53,7 +56,7 @@ use crate::app::App;
 use crate::config::ResourceConfig;
 use crate::rate_limits::{LimitedAction, RequestPermit};
 use crate::storage::{CallOutcome, LiveGrant};
-use crate::telemetry::metrics::{Calls, Passed, ToolCalls};
+use crate::telemetry::metrics::Passed;
 use crate::web::client_address::ClientAddress;
 use crate::web::landing;
 use crate::web::words::Language;
@@ -62,8 +65,9 @@ use authenticate::{Caller, authenticate};
 use authorize::{Authorized, authorize};
 use challenge::GatewayRefused;
 use forward::AdmittedCall;
+use spans::KnownTools;
 use target_list::TargetList;
-use usage::OpenCalls;
+use usage::{CallsOfRoute, OpenCalls};
 
 /// The gateway's routes, one for each MCP server of one configuration.
 pub struct GatewayRoutes(Vec<GatewayRoute>);
@@ -74,8 +78,7 @@ pub struct GatewayRoute {
     /// Index of its resource in `Config::resources`.
     index: usize,
     targets: TargetList,
-    calls: Calls,
-    tools: ToolCalls,
+    calls: Arc<CallsOfRoute>,
 }
 
 impl GatewayRoutes {
@@ -83,9 +86,10 @@ impl GatewayRoutes {
     pub fn of(app: &App) -> Self {
         let passage = |(index, resource): (usize, &ResourceConfig)| {
             let (path, targets) = (resource.path.clone()?, TargetList::of(app, resource)?);
-            let calls = app.metrics().calls(&path);
-            let tools = app.metrics().tool_calls(&path, &CallOutcome::ALL.map(CallOutcome::name));
-            Some(GatewayRoute { path, index, targets, calls, tools })
+            let (metrics, tools) = (app.metrics().calls(&path), KnownTools::default());
+            let ended = app.metrics().tool_calls(&path, &CallOutcome::ALL.map(CallOutcome::name));
+            let calls = Arc::new(CallsOfRoute { metrics, ended, tools });
+            Some(GatewayRoute { path, index, targets, calls })
         };
         Self(app.config().resources.iter().enumerate().filter_map(passage).collect())
     }
@@ -192,14 +196,14 @@ async fn serve(
         let authorization = parts.headers.get_all(header::AUTHORIZATION);
         authenticate(app, resource, &authorization).await?
     };
-    reading.counted = OpenCalls::of(app, &caller, &passage.tools, &parts.method);
+    reading.counted = OpenCalls::of(app, &caller, &parts, &passage.calls);
     let answer = match admit(app, resource, &caller, parts, reading).await {
         Ok((permit, authorized)) => {
             let begun = Instant::now();
             let (targets, counted) = (&passage.targets, &mut reading.counted);
             let call = AdmittedCall { app, resource, targets, caller, permit, ended, counted };
             let answer = call.forward(authorized).await;
-            passage.calls.passed(outcome(&answer), begun);
+            passage.calls.metrics.passed(outcome(&answer), begun);
             answer
         }
         Err(refused) => Err(refused),

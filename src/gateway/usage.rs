@@ -6,29 +6,51 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::body::{Body, Bytes};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use parking_lot::Mutex as Lock;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::authenticate::Caller;
 use super::challenge::GatewayRefused;
 use super::event_lines::{EventLines, EventPart};
 use super::message_scanner::{MessageScanner, ScanUntil, ScannedMessage};
 use super::messages;
+use super::spans::{self, KnownTools};
 use super::spelling::known_method;
 use super::whole_message::{WholeMessage, is_plain_result};
 use crate::app::{App, CallCounter, Called};
 use crate::config::ResourceConfig;
 use crate::storage::{CallOutcome, LiveGrant};
-use crate::telemetry::metrics::ToolCalls;
+use crate::telemetry::metrics::{Calls, ToolCalls};
+use crate::telemetry::trace::RequestTrace;
 
 /// Most messages of one request that are told apart: 1,000. All others together count as one call.
 const MOST: usize = 1000;
 
+/// The label of methods that MCP does not define.
+const OTHER: &str = "other";
+
+/// Returns the kind of error that traces and metrics show; empty if the call was answered with a result.
+const fn error_type(outcome: CallOutcome) -> &'static str {
+    match outcome {
+        CallOutcome::Answered => "",
+        CallOutcome::ToolError => "tool_error",
+        CallOutcome::Error => "mcp_error",
+        CallOutcome::ScopeRefused => "insufficient_scope",
+        CallOutcome::Refused => "refused",
+        CallOutcome::Failed => "failed",
+        CallOutcome::Unanswered => "unanswered",
+    }
+}
+
 /// A call whose outcome is not known yet.
 struct OpenCall {
     counter: Arc<CallCounter>,
+    /// The method, if MCP defines it.
+    method: Option<&'static str>,
     /// Whether it is a request, which the MCP server has to answer. Notifications have no answer.
     is_request: bool,
     is_tool: bool,
@@ -36,17 +58,31 @@ struct OpenCall {
     id: Option<Value>,
     /// The name of a tool that is counted without it.
     late_name: Option<Box<str>>,
+    /// The name of a tool that traces show once it has answered.
+    new_tool: Option<Box<str>>,
+}
+
+/// What is measured of the calls through one route, and the tools that traces name.
+pub(super) struct CallsOfRoute {
+    pub(super) metrics: Calls,
+    /// Calls of tools by how they ended.
+    pub(super) ended: ToolCalls,
+    pub(super) tools: KnownTools,
 }
 
 /// The calls in one request. Those that are still open when this is dropped were not answered.
 pub(super) struct OpenCalls {
     app: App,
     grant: Arc<LiveGrant>,
-    /// The metrics of calls of tools, by [`CallOutcome`].
-    tools: ToolCalls,
     calls: Vec<OpenCall>,
+    /// How many calls there were so far.
+    added: usize,
     /// What reads the messages of a body that is streamed.
     scanner: Option<Arc<Lock<StreamedMessages>>>,
+    route: Arc<CallsOfRoute>,
+    begun: Instant,
+    /// The trace of the request; it ends with the last call.
+    trace: Option<RequestTrace>,
 }
 
 /// The messages of a request body that passes by.
@@ -72,21 +108,30 @@ impl OpenCalls {
     pub(super) fn of(
         app: &App,
         caller: &Caller,
-        tools: &ToolCalls,
-        method: &Method,
+        parts: &Parts,
+        route: &Arc<CallsOfRoute>,
     ) -> Option<Self> {
-        (*method == Method::POST).then(|| Self {
+        let trace = spans::of_caller(app, caller, &parts.headers);
+        (parts.method == Method::POST).then(|| Self {
             app: app.clone(),
             grant: Arc::clone(&caller.grant),
-            tools: tools.clone(),
             calls: Vec::new(),
+            added: 0,
             scanner: None,
+            route: Arc::clone(route),
+            begun: Instant::now(),
+            trace,
         })
     }
 
     /// Adds messages that tool rules have parsed.
     pub(super) fn add_parsed(&mut self, resource: &ResourceConfig, parsed: &[Value]) {
         let in_batch = parsed.len() > 1;
+        if let ([message], Some(trace)) = (parsed, &self.trace)
+            && let Some(traceparent) = messages::traceparent(message)
+        {
+            trace.offered(traceparent);
+        }
         for message in parsed {
             let Some(method) = messages::method(message) else { continue };
             let id = message.get("id").filter(|id| !id.is_null());
@@ -99,13 +144,19 @@ impl OpenCalls {
 
     /// Adds the messages of a whole body.
     pub(super) fn add_body(&mut self, resource: &ResourceConfig, body: &[u8]) {
-        if let Some(WholeMessage { method, name, has_id, .. }) = WholeMessage::read(body) {
+        // With a trace, its parent is read too.
+        if self.trace.is_none()
+            && let Some(WholeMessage { method, name, has_id, .. }) = WholeMessage::read(body)
+        {
             if let Some(method) = method {
                 self.add(resource, (method, tool_of(method, name)), has_id, None);
             }
             return;
         }
         let all = MessageScanner::new(ScanUntil::End).feed(body, |message| {
+            if let (Some(trace), Some(traceparent)) = (&self.trace, &message.traceparent) {
+                trace.offered(traceparent);
+            }
             self.add_scanned(resource, message);
             self.calls.len() < MOST
         });
@@ -138,15 +189,26 @@ impl OpenCalls {
         is_request: bool,
         id: Option<Value>,
     ) {
-        let called = match (tool, known_method(method)) {
+        let method = known_method(method);
+        let called = match (tool, method) {
             (Some(tool), _) => Called::Tool(tool, resource.tools.contains_key(tool)),
             (None, Some(method)) => Called::Method(method),
             (None, None) => Called::Unknown,
         };
         let (counter, named) = self.app.call_counter(&self.grant, called, self.app.now());
+        let mut new_tool = None;
+        if let Some(trace) = &self.trace {
+            let is_known =
+                |tool: &&str| self.route.tools.has(tool) || resource.tools.contains_key(*tool);
+            spans::describe(trace, self.added, method, tool.filter(is_known));
+            new_tool = tool.filter(|tool| !is_known(tool)).map(Into::into);
+        }
+        self.added += 1;
         let late_name = tool.filter(|_| !named).map(Into::into);
+        let is_tool = tool.is_some();
+        let call = OpenCall { counter, method, is_request, is_tool, id, late_name, new_tool };
         self.calls.reserve_exact(usize::from(self.calls.is_empty())); // most requests are one call
-        self.calls.push(OpenCall { counter, is_request, is_tool: tool.is_some(), id, late_name });
+        self.calls.push(call);
     }
 
     /// Counts a refusal by the gateway.
@@ -176,6 +238,10 @@ impl OpenCalls {
         if self.calls.is_empty() {
             let (counter, _) = self.app.call_counter(&self.grant, Called::Unknown, self.app.now());
             counter.count(outcome);
+            self.route.metrics.operation((OTHER, error_type(outcome)), self.begun);
+            if let Some(trace) = &self.trace {
+                trace.fail(error_type(outcome));
+            }
         }
         self.end(outcome);
     }
@@ -190,12 +256,25 @@ impl OpenCalls {
     fn count(&self, call: &OpenCall, outcome: CallOutcome) {
         call.counter.count(outcome);
         if call.is_tool {
-            self.tools.ended(outcome as usize);
+            self.route.ended.ended(outcome as usize);
         }
+        let error = error_type(outcome);
+        self.route.metrics.operation((call.method.unwrap_or(OTHER), error), self.begun);
         if outcome == CallOutcome::Answered
             && let Some(name) = &call.late_name
         {
             self.app.prove_tool(&self.grant.resource, name);
+        }
+        if outcome == CallOutcome::Answered
+            && let (Some(name), Some(trace)) = (&call.new_tool, &self.trace)
+        {
+            self.route.tools.add(name);
+            if self.added == 1 && self.route.tools.has(name) {
+                spans::describe(trace, 0, call.method, Some(name));
+            }
+        }
+        if let Some(trace) = self.trace.as_ref().filter(|_| !error.is_empty()) {
+            trace.fail(error);
         }
     }
 

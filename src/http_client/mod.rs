@@ -29,6 +29,7 @@ use tokio::time::Instant;
 
 use crate::config::Proxies;
 use crate::telemetry::metrics::{Answered, Metrics};
+use crate::telemetry::trace::{self, OpenSpan};
 use proxy::{ProxyFailed, Ways};
 use route::{ProxyRoute, Used};
 
@@ -169,9 +170,13 @@ impl HttpClient {
     /// Sends `request` and reads the whole response. Returns redirects like any other response.
     pub async fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>, HttpError> {
         let begun = Instant::now();
+        let span = self.metrics.as_ref().and_then(|_| span_of(&request));
         let answer = self.exchange(request, begun + self.timeout).await;
         if let Some(metrics) = &self.metrics {
             metrics.upstream(outcome(&answer), begun.elapsed());
+        }
+        if let Some(span) = span {
+            end(span, &answer);
         }
         answer
     }
@@ -268,6 +273,34 @@ fn outcome(answer: &Result<Response<Vec<u8>>, HttpError>) -> Answered {
             | HttpError::Connection(_)
             | HttpError::TooLarge,
         ) => Answered::Unreachable,
+    }
+}
+
+/// Begins the span of a request to the identity provider. Its path and query are not shown: they may have
+/// ids of people.
+fn span_of(request: &Request<Vec<u8>>) -> Option<OpenSpan> {
+    let is_get = request.method() == Method::GET;
+    let (name, method) =
+        if is_get { ("GET identity provider", "GET") } else { ("POST identity provider", "POST") };
+    let mut span = trace::child(name)?;
+    span.set("http.request.method", method);
+    if let Some(host) = request.uri().host() {
+        span.set("server.address", host.to_owned());
+    }
+    Some(span)
+}
+
+/// Ends the span of a request.
+fn end(mut span: OpenSpan, answer: &Result<Response<Vec<u8>>, HttpError>) {
+    match answer {
+        Ok(answer) => {
+            let status = answer.status();
+            span.set("http.response.status_code", status.as_u16());
+            if status.is_client_error() || status.is_server_error() {
+                span.fail(status.as_str().to_owned());
+            }
+        }
+        Err(_) => span.fail(<&'static str>::from(outcome(answer))),
     }
 }
 

@@ -90,7 +90,9 @@ fn class_of(error: &rustls::Error) -> TargetFailure {
             | AlertDescription::CertificateExpired
             | AlertDescription::CertificateUnknown
             | AlertDescription::UnknownCA
-            | AlertDescription::AccessDenied,
+            | AlertDescription::AccessDenied
+            // The signature of an authority with the right name and another key.
+            | AlertDescription::DecryptError,
         ) => TargetFailure::ClientCertificate,
         _ => TargetFailure::Tls,
     }

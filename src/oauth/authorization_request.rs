@@ -33,6 +33,10 @@ pub struct AuthorizationRequest {
     /// The `prompt` that is passed on to the identity provider.
     #[serde(default)]
     pub account: Option<AccountPrompt>,
+    /// The trace that the next steps of the sign-in continue, as a `traceparent` of our own; `None` if it is not
+    /// recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<String>,
 }
 
 /// A prompt that makes the identity provider ask for the account despite an existing session: the two values

@@ -39,6 +39,8 @@ pub enum Purpose {
     SignIn,
     /// Proof of what a confirmation page showed.
     Confirmation,
+    /// Ids of people and clients in telemetry.
+    Telemetry,
 }
 
 /// The keys for every purpose, derived from the installation's secret key. Cheap to clone: every transaction
@@ -55,6 +57,7 @@ struct SealerKeys {
     search: SealingKey,
     sign_in: SealingKey,
     confirmation: SealingKey,
+    telemetry: SealingKey,
 }
 
 /// The input of a MAC: a list of parts. The length of each part is included, so that different lists never
@@ -96,6 +99,7 @@ impl Sealer {
             search: key(b"portcullis search v1"),
             sign_in: key(b"portcullis sign-in v1"),
             confirmation: key(b"portcullis confirmation v1"),
+            telemetry: key(b"portcullis telemetry v1"),
         }))
     }
 
@@ -140,6 +144,7 @@ impl Sealer {
             Purpose::Search => &self.0.search,
             Purpose::SignIn => &self.0.sign_in,
             Purpose::Confirmation => &self.0.confirmation,
+            Purpose::Telemetry => &self.0.telemetry,
         }
     }
 

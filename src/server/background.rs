@@ -85,3 +85,18 @@ pub(super) async fn keep_usage(app: App, stopped: watch::Receiver<bool>) {
     };
     supervise(app.metrics(), Task::Usage, keep).await;
 }
+
+/// Exports telemetry until `stopped` changes, and then what is left.
+pub(super) async fn keep_exporting(app: App, stopped: watch::Receiver<bool>) {
+    let keep = || {
+        let mut stopped = stopped.clone();
+        let app = &app;
+        async move {
+            app.keep_exporting(async move {
+                let _ = stopped.wait_for(|stopped| *stopped).await;
+            })
+            .await;
+        }
+    };
+    supervise(app.metrics(), Task::Telemetry, keep).await;
+}

@@ -11,16 +11,18 @@ use axum::response::Response;
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::request_trace;
 use crate::app::App;
 use crate::config::{Limits, PublicUrl, paths};
 use crate::http_client::is_loopback;
 use crate::telemetry::audit::Actor;
 use crate::telemetry::metrics::ListenerKind;
+use crate::telemetry::trace;
 use crate::web::client_address::{ClientAddress, Peer};
 use crate::web::page_error::ShownReference;
 use crate::web::{error, limits};
 
-/// The listener that a [`Service`] belongs to.
+/// The listener that a service belongs to.
 pub(super) struct ListenerContext {
     pub(super) app: App,
     pub(super) side: ListenerKind,
@@ -64,8 +66,13 @@ pub(super) async fn pass_guard<F: Future<Output = Response>>(
     next: impl FnOnce(Request) -> F,
 ) -> Response {
     let begun = Instant::now();
+    let trace = request_trace::begin(&context.app, context.side, route, &request);
     let route = context.app.metrics().route(context.side, route);
-    let response = check(context, request, next).await;
+    let checked = std::pin::pin!(check(context, request, next));
+    let response = trace::within(trace.clone(), checked).await;
+    if let Some(trace) = &trace {
+        request_trace::end(trace, response.status());
+    }
     route.answered(response.status().as_u16(), begun.elapsed());
     response
 }

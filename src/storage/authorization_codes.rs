@@ -51,6 +51,8 @@ pub struct RedeemedGrant {
     pub resource: String,
     /// The scopes that the access rules left of the consented ones at login.
     pub scopes: ScopeSet,
+    /// The trace of the sign-in, which the redemption continues.
+    pub trace: Option<String>,
 }
 
 /// Lifetimes and limits that apply to a redemption.
@@ -94,6 +96,7 @@ struct StoredCode {
     subject: String,
     consented_scopes: String,
     scopes: ScopeSet,
+    trace: Option<String>,
     grants_of_person: i64,
     grants_of_client: i64,
 }
@@ -189,8 +192,9 @@ impl Storage {
             step.commit().await?;
         }
         stop_point!("redeem: committed");
-        let StoredCode { issued, subject, scopes, .. } = stored;
-        Ok(Redeemed::First(RedeemedGrant { grant_id, subject, resource: issued.resource, scopes }))
+        let StoredCode { issued, subject, scopes, trace, .. } = stored;
+        let resource = issued.resource;
+        Ok(Redeemed::First(RedeemedGrant { grant_id, subject, resource, scopes, trace }))
     }
 
     /// Returns whether the upstream session is still active, and keeps it so until the end of this
@@ -258,8 +262,8 @@ pub(super) async fn insert_code(
     sqlx::query(
         "INSERT INTO authorization_codes
              (id, code_hash, client_id, redirect_uri, code_challenge, resource,
-              consented_scopes, scopes, session_id, subject, created_at, expires_at, failures)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 0)",
+              consented_scopes, scopes, session_id, subject, created_at, expires_at, failures, trace)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 0, $13)",
     )
     .bind(new.code.id())
     .bind(new.code.hash().as_str())
@@ -273,6 +277,7 @@ pub(super) async fn insert_code(
     .bind(new.subject)
     .bind(now.unix())
     .bind(new.expires_at.unix())
+    .bind(new.request.trace.as_deref())
     .execute(&mut **step)
     .await?;
     Ok(())
@@ -287,7 +292,7 @@ async fn find_code(
     let row = sqlx::query(
         "SELECT c.code_hash, c.client_id, c.redirect_uri, c.code_challenge, c.resource, c.consented_scopes,
                 c.scopes, c.session_id, c.subject, c.expires_at, c.failures, c.redeemed_at,
-                c.grant_id, s.state,
+                c.grant_id, c.trace, s.state,
                 CASE WHEN EXISTS (SELECT 1 FROM denied_clients d WHERE d.client_id = c.client_id)
                        OR EXISTS (SELECT 1 FROM denied_people d WHERE d.subject = c.subject)
                      THEN 1 ELSE 0 END AS denied,
@@ -326,6 +331,7 @@ async fn find_code(
         subject: column(&row, "subject")?,
         consented_scopes: column(&row, "consented_scopes")?,
         scopes: scopes(&row, "scopes")?,
+        trace: column(&row, "trace")?,
         grants_of_person: column(&row, "grants_of_person")?,
         grants_of_client: column(&row, "grants_of_client")?,
     }))

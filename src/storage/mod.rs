@@ -108,6 +108,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::oauth::scope::ScopeSet;
 use crate::oauth::sealed::{Purpose, Sealer};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::trace;
 
 /// A query under construction.
 type SqlQuery<'q> = Query<'q, Any, AnyArguments>;
@@ -329,11 +330,16 @@ impl Storage {
     }
 
     async fn begin_under(&self, policy: WritePolicy) -> Result<Transaction, StorageError> {
+        let mut span = trace::child("transaction");
+        if let Some(span) = &mut span {
+            span.set("db.system.name", self.engine().system());
+        }
         let sql = self.database.begin(policy).await?;
         let seen = Arc::clone(&self.watch) as Arc<dyn SeenLines>;
         let seen = Some((seen, self.watch.generation()));
         let (metrics, sealer) = (self.metrics().clone(), self.sealer.clone());
         let mut step = Transaction::new(sql, metrics, sealer, Arc::clone(&self.lines), seen);
+        step.show_in(span);
         step.notify_with(self.hub.subscribers());
         self.announce(&mut step).await?;
         Ok(step)
@@ -349,7 +355,7 @@ impl Storage {
         &'q self,
         query: SqlQuery<'q>,
     ) -> impl Future<Output = Result<Option<AnyRow>, StorageError>> + Send + 'q {
-        self.database.read_one(query)
+        self.measured(self.database.read_one(query))
     }
 
     /// Reads all rows of a query, outside of any transaction, on such a connection. The query itself must
@@ -358,7 +364,7 @@ impl Storage {
         &'q self,
         query: SqlQuery<'q>,
     ) -> impl Future<Output = Result<Vec<AnyRow>, StorageError>> + Send + 'q {
-        self.database.read_all(query)
+        self.measured(self.database.read_all(query))
     }
 
     /// Reads one row, outside of any transaction.
@@ -366,7 +372,22 @@ impl Storage {
         &'q self,
         query: SqlQuery<'q>,
     ) -> impl Future<Output = Result<Option<AnyRow>, StorageError>> + Send + 'q {
-        self.database.read_row(query)
+        self.measured(self.database.read_row(query))
+    }
+
+    /// Runs a read as a span of its own, if the trace of the request is recorded.
+    fn measured<'q, T: Send + 'q>(
+        &'q self,
+        read: impl Future<Output = T> + Send + 'q,
+    ) -> impl Future<Output = T> + Send + 'q {
+        let mut span = trace::child("read");
+        if let Some(span) = &mut span {
+            span.set("db.system.name", self.engine().system());
+        }
+        async move {
+            let _ends_with_it = span;
+            read.await
+        }
     }
 
     /// Seals a value for one column of one row. It opens nowhere else.

@@ -2,15 +2,27 @@
 //! and stays one line or a valid JSON object.
 
 use std::io::{self, Write};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
+use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::queue;
+use super::export::{ExportQueue, LogLine};
+use super::{queue, trace};
+use crate::clock::Clock;
 
 /// The limit in bytes. 4096 until the configuration has been read.
 static MOST: AtomicUsize = AtomicUsize::new(4096);
+
+/// Where lines are exported to, in addition to standard error; none unless this process exports its log.
+static EXPORT: OnceLock<ExportQueue> = OnceLock::new();
+
+/// Exports all lines from now on. A second call changes nothing: a process has one log.
+pub fn export_lines(queue: &ExportQueue) {
+    let _ = EXPORT.set(queue.clone());
+}
 
 /// Sets the longest log line, in bytes.
 pub fn limit_lines(bytes: usize) {
@@ -24,23 +36,45 @@ impl<'a> MakeWriter<'a> for Lines {
     type Writer = LineWriter;
 
     fn make_writer(&'a self) -> LineWriter {
-        LineWriter
+        LineWriter(Level::INFO)
+    }
+
+    fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> LineWriter {
+        LineWriter(*metadata.level())
     }
 }
 
 /// Writer for one line. The subscriber writes each line with a single call.
-pub(super) struct LineWriter;
+pub(super) struct LineWriter(Level);
 
 impl Write for LineWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let most = MOST.load(Ordering::Relaxed);
-        queue::push(cut(line, most).unwrap_or_else(|| line.to_vec()));
+        let written = cut(line, most).unwrap_or_else(|| line.to_vec());
+        if let Some(export) = EXPORT.get() {
+            let context = trace::current().map(|trace| trace.context());
+            let (at, level, text) = (Clock::real_nanos(), self.0, plain(&written));
+            export.push_line(LogLine { at, level, text, context });
+        }
+        queue::push(written);
         Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// Returns the text of a line, without its line feed and the colours that a terminal gets.
+fn plain(line: &[u8]) -> String {
+    let text = String::from_utf8_lossy(line);
+    let mut pieces = text.trim_end_matches('\n').split('\u{1b}');
+    let mut plain = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        let rest = piece.split_once('m').map_or(piece, |(_, rest)| rest);
+        plain.push_str(rest);
+    }
+    plain
 }
 
 /// Returns the line cut to at most `most` bytes; `None` if it is short enough.
@@ -100,6 +134,12 @@ mod tests {
         assert_eq!(cut_text(&line, 4096), None);
         let cut = cut_text(&("é".repeat(2048) + "\n"), 4096).unwrap();
         assert!(cut.len() <= 4096 && cut.len() > 4090 && cut.ends_with("é…\n"), "{cut}");
+    }
+
+    #[test]
+    fn an_exported_line_has_neither_colours_nor_a_line_feed() {
+        let line = b"\x1b[2m2026-11-21T00:00:00Z\x1b[0m \x1b[32m INFO\x1b[0m serving\n";
+        assert_eq!(plain(line), "2026-11-21T00:00:00Z  INFO serving");
     }
 
     #[test]

@@ -43,6 +43,9 @@ pub enum Task {
     /// Checks whether the targets of the gateway can be reached.
     #[strum(serialize = "targets")]
     Targets,
+    /// Exports telemetry.
+    #[strum(serialize = "telemetry")]
+    Telemetry,
     /// Delivers notifications to administrators.
     #[strum(serialize = "notifications")]
     Notifications,

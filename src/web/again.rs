@@ -85,6 +85,7 @@ mod tests {
             scopes: ScopeSet::parse("read write").unwrap(),
             unknown_scopes: "other".to_owned(),
             account: None,
+            trace: None,
         };
         let path = authorize_again(&request, None);
         let query = path.strip_prefix("/authorize?").unwrap();

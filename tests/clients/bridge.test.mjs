@@ -82,15 +82,19 @@ async function headersFor(path, person) {
   return { authorization: `Bearer ${await tokens.get(key)}` };
 }
 
+// Fifty programs that start at once on two cores take their time.
+const PATIENCE = { timeout: 170_000 };
+
 // A session of the SDK through the gateway.
 async function connect(path, person) {
   const client = new Client({ name: "test", version: "1.0.0" });
-  await client.connect(new StreamableHTTPClientTransport(new URL(`${url}/${path}`), { requestInit: { headers: await headersFor(path, person) } }));
+  const transport = new StreamableHTTPClientTransport(new URL(`${url}/${path}`), { requestInit: { headers: await headersFor(path, person) } });
+  await client.connect(transport, PATIENCE);
   return client;
 }
 
 const whoami = async (client) => {
-  const { structuredContent } = await client.callTool({ name: "whoami", arguments: {} });
+  const { structuredContent } = await client.callTool({ name: "whoami", arguments: {} }, undefined, PATIENCE);
   return structuredContent.result ?? structuredContent;
 };
 
@@ -121,12 +125,15 @@ test("every tool of server-everything gives behind the bridge what it gives over
   const names = Object.keys(plain.results);
   console.log(`${names.length} tools: ${names.join(", ")}`);
   assert.ok(names.length >= 12, names.join());
-  for (const name of names) assert.deepEqual(bridged.results[name], plain.results[name], name);
+  // On stdio the server has no session of its own to name.
+  const unnamed = JSON.parse(JSON.stringify(bridged.results).replaceAll("for session undefined", "for session (uuid)"));
+  for (const name of names) assert.deepEqual(unnamed[name], plain.results[name], name);
   assert.deepEqual(Object.keys(bridged.results), names);
   assert.equal(bridged.ids.size, 1);
 });
 
 test("a process knows its person, and each of fifty sessions at once has its own", async () => {
+  const began = Date.now();
   const clients = await Promise.all(Array.from({ length: 50 }, () => connect("python", "somebody")));
   const told = await Promise.all(clients.map(whoami));
   assert.equal(new Set(told.map(({ pid }) => pid)).size, 50);
@@ -135,7 +142,7 @@ test("a process knows its person, and each of fifty sessions at once has its own
     assert.equal(one.PORTCULLIS_EMAIL, "somebody@example.com");
     assert.deepEqual(Object.keys(one).filter((name) => /SECRET|KEY|LOG/.test(name)), []);
   }
-  console.log(`50 sessions: ${JSON.stringify(await bridges.python.health())}`);
+  console.log(`50 sessions in ${Date.now() - began} ms: ${JSON.stringify(await bridges.python.health())}`);
   for (const client of clients) await client.transport.terminateSession();
   await Promise.all(clients.map((client) => client.close()));
   await until("all processes have ended", () => !told.some(({ pid }) => runs(pid)));
@@ -165,7 +172,7 @@ test("kill -9 of a process in the middle of a call is an error at once, and a ne
     console.log(`the TypeScript SDK shows after ${Date.now() - began} ms: ${error.message}`);
     return /signal 9/.test(error.message) && error.code === -32603;
   });
-  await assert.rejects(whoami(client), /404/);
+  await assert.rejects(whoami(client), /session does not exist/);
   const again = await connect("python", "somebody");
   assert.notEqual((await whoami(again)).pid, pid);
   await Promise.all([client.close(), again.close()]);

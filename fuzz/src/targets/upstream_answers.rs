@@ -96,6 +96,7 @@ pub fn run(data: &[u8]) {
             scopes: ScopeSet::default(),
             unknown_scopes: String::new(),
             account: None,
+            trace: None,
         },
         nonce: NONCE.to_owned(),
         pkce_verifier: "v".repeat(43),

@@ -167,6 +167,7 @@ async fn grant(app: &App, resource: &str) -> String {
         scopes: scopes.clone(),
         unknown_scopes: String::new(),
         account: None,
+        trace: None,
     };
     let email = "anne@example.com".to_owned();
     let session = SessionUpdate {

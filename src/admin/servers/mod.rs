@@ -15,7 +15,7 @@ use axum::response::Response;
 use super::configured::ConfiguredServer;
 use super::links::query;
 use super::rule_view::{ReportWords, RuleView};
-use super::target_view::TargetView;
+use super::target_line::TargetLine;
 use super::visit::AdminPage;
 use crate::config::{ResourceConfig, Transport};
 use crate::oauth::scope::Scope;
@@ -40,7 +40,7 @@ struct ServerView<'a> {
     draft_path: String,
     refused_path: String,
     /// None if it is not behind the gateway.
-    targets: Vec<TargetView>,
+    targets: Vec<TargetLine>,
 }
 
 impl ServerView<'_> {
@@ -89,7 +89,7 @@ pub(super) async fn get(visit: AdminPage) -> Result<Response, PageError> {
             rules: RuleText::all(&server, language),
             refusals: refusals.of(id).await?,
             draft_path: draft_path(id, None),
-            targets: TargetView::all(app, server.resource, language),
+            targets: TargetLine::all(app, server.resource, language),
             refused_path: query("/refused").append_pair("server", id).finish(),
         });
     }

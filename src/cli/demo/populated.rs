@@ -274,6 +274,7 @@ fn request(app: &App, person: &Someone, client: &Program) -> AuthorizationReques
         scopes: person.scopes.clone(),
         unknown_scopes: String::new(),
         account: None,
+        trace: None,
     }
 }
 

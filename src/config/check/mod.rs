@@ -16,6 +16,7 @@ mod resource;
 mod scope_texts;
 mod scopes;
 mod targets;
+mod telemetry;
 mod tls;
 mod upstream;
 
@@ -106,6 +107,7 @@ fn read(r: &mut ConfigReader, env: &BTreeMap<String, String>) -> Option<Config> 
     let landing = r.flag("landing", true);
     let branding = branding::read(r);
     let notify = notify::all(r, env);
+    let telemetry = Box::new(telemetry::read(r, env));
     let audit_retention = r.duration("audit.retention", "400d", "1d", "3660d");
     let usage_retention = r.duration("usage.retention", "90d", "1d", "3660d");
     let log = log(r);
@@ -137,6 +139,7 @@ fn read(r: &mut ConfigReader, env: &BTreeMap<String, String>) -> Option<Config> 
         audit_retention,
         usage_retention,
         notify,
+        telemetry,
         log,
         tokens,
         limits,

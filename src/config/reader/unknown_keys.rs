@@ -25,6 +25,7 @@ const WHOLE: &[&str] = &[
     "secret",
     "jwks",
     "unsafe_loopback_hosts",
+    "headers",
     "secret_key",
     "database_url",
 ];
@@ -182,7 +183,9 @@ fn hint(kind: &str, from_env: bool) -> String {
     if let Some(sibling) = near.min_by_key(|kind| slips(kind)) {
         return meant(sibling, String::new());
     }
-    let namesakes: Vec<&String> = known.iter().filter(|kind| slips(kind) <= 1).collect();
+    let fewest = known.iter().map(|kind| slips(kind)).min().filter(|fewest| *fewest <= 1);
+    let namesakes = known.iter().filter(|kind| Some(slips(kind)) == fewest);
+    let namesakes: Vec<&String> = namesakes.collect();
     if let [one] = namesakes.as_slice() {
         let place = one.rsplit_once('.').map_or("", |(table, _)| table);
         return meant(one, format!(" Move it below {}", header(place)));

@@ -4,8 +4,8 @@
 use super::Applies::{self, AtOnce, Identity, Restart};
 use super::KeyRow;
 use crate::config::value_type::ValueType::{
-    self, ClaimTable, Duration, Flag, Integer, KeySet, ScopeTable, Scopes, Secret, Text, TextTable,
-    Texts, Word, Words,
+    self, ClaimTable, Duration, Flag, Integer, KeySet, Ratio, ScopeTable, Scopes, Secret,
+    SecretTable, Text, TextTable, Texts, Word, Words,
 };
 
 /// A key whose default the reader knows, or which has none.
@@ -200,6 +200,11 @@ pub(super) const KEYS: &[KeyRow] = &[
     key("notify[].password", Secret, "smtp: the password.").or("none"),
     key("notify[].from", Text, "smtp: the address of the sender.").or("required for smtp"),
     key("notify[].to", Texts, "smtp: the addresses of the recipients.").or("required for smtp"),
+    key("telemetry.otlp", Text, "The base URL of a collector that takes OTLP over HTTP, such as `http://127.0.0.1:4318`.").or("OTEL_EXPORTER_OTLP_ENDPOINT, or nothing is exported").after(Restart),
+    key("telemetry.headers", SecretTable, "Headers for the collector, such as `{ authorization = { env = \"NAME\" } }`. Their values are secrets.").or("OTEL_EXPORTER_OTLP_HEADERS").after(Restart),
+    key("telemetry.traces", Ratio, "The share of traces that is exported, from 0 (none) to 1 (all).").after(Restart),
+    key("telemetry.metrics", Flag, "Whether the metrics are exported, once a minute.").after(Restart),
+    key("telemetry.logs", Flag, "Whether the lines of the log are exported.").after(Restart),
     key("usage.retention", Duration("1d", "3660d"), "How long it is kept who used which tool."),
     key("audit.retention", Duration("1d", "3660d"), "How long lines of the audit trail are kept."),
     key("tokens.access", Duration("1m", "60m"), "Lifetime of access tokens."),

@@ -67,6 +67,7 @@ fn about(table: &str) -> &'static str {
         "admin" => "The admin pages, and who may use them.",
         "read_only" => "Who may see everything and change nothing.",
         "notify" => "Where messages to administrators go.",
+        "telemetry" => "What is exported over OTLP.",
         "usage" => "Who used what.",
         "branding" => "How the pages of people look.",
         "audit" => "The audit trail.",
@@ -104,6 +105,7 @@ fn of_type(value: ValueType) -> Json {
         ValueType::Integer(least, most) => {
             json!({ "type": "integer", "minimum": least, "maximum": most })
         }
+        ValueType::Ratio => json!({ "type": "number", "minimum": 0, "maximum": 1 }),
         ValueType::Duration(..) => json!({ "anyOf": [
             { "type": "string", "pattern": "^ *[0-9]+ *[smhd]? *$" },
             { "type": "integer", "minimum": 0 },
@@ -120,6 +122,9 @@ fn of_type(value: ValueType) -> Json {
             by_name(&json!({ "anyOf": [text(), described_scope()] })),
         ]}),
         ValueType::TextTable => by_name(&text()),
+        ValueType::SecretTable => {
+            by_name(&json!({ "anyOf": [named("env"), named("file"), text()] }))
+        }
         ValueType::ScopeTable => by_name(&texts()),
         ValueType::ClaimTable => by_name(&json!({ "anyOf": [text(), texts()] })),
     }

@@ -118,6 +118,7 @@ fn loaded(table: &str, line: &str) -> Config {
         client_id = \"portcullis\"\nclient_secret = \"secret\"\n\
         [admin]\nroles = [\"Admin\"]\n\
         [tls.acme]\ndomains = [\"mcp.example.com\"]\nterms = true\n\
+        [telemetry]\n\
         [[resource]]\npath = \"/mcp\"\nscopes = [\"read\"]\n";
     let name = line.split(' ').next().unwrap();
     let kept: Vec<&str> = TEXT.lines().filter(|l| !l.starts_with(&format!("{name} ="))).collect();
@@ -145,6 +146,11 @@ fn a_key_that_waits_for_a_restart_is_one_that_the_reload_leaves_as_it_was() {
         ("admin", "listen = \"127.0.0.1:9\""),
         ("admin", "url = \"https://admin.example.com\""),
         ("admin", "tls = true"),
+        ("telemetry", "otlp = \"http://127.0.0.1:4318\""),
+        ("telemetry", "headers = { x-api-key = \"key\" }"),
+        ("telemetry", "traces = 0.5"),
+        ("telemetry", "metrics = false"),
+        ("telemetry", "logs = true"),
     ] {
         let name = line.split(' ').next().unwrap();
         let key = if table.is_empty() { name.to_owned() } else { format!("{table}.{name}") };

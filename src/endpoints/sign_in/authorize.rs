@@ -18,6 +18,7 @@ use crate::oauth::error::ensure;
 use crate::oauth::pkce::CodeChallenge;
 use crate::oauth::redirect_uri::RegisteredRedirectUri;
 use crate::oauth::scope::ScopeSet;
+use crate::telemetry::trace;
 use crate::web::browser::Browser;
 use crate::web::client_redirect::ClientRedirect;
 use crate::web::page_error::PageError;
@@ -126,6 +127,7 @@ fn check<'a>(
         scopes,
         unknown_scopes: shown(&resource.policy.unknown_scopes(&requested)),
         account: AccountPrompt::asked_by(prompt),
+        trace: trace::carried(),
     };
     Ok((request, resource))
 }

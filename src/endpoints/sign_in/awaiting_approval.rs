@@ -19,7 +19,7 @@ use crate::storage::{
     SessionUpdate, Waiting,
 };
 use crate::telemetry::audit::Actor;
-use crate::telemetry::new_reference;
+use crate::telemetry::{new_reference, trace};
 use crate::upstream::recheck::Recheck;
 use crate::web::browser::{Browser, BrowserForm, see_other};
 use crate::web::client_redirect::ClientRedirect;
@@ -196,6 +196,7 @@ async fn release(
     back: &ClientRedirect<'_>,
 ) -> Result<Response, PageError> {
     let app = &browser.app;
+    trace::continue_from(held.request.trace.as_deref());
     let person = match app.upstream().recheck(&held.session_id).await? {
         Recheck::Fresh(person) | Recheck::Stale(person) => person,
         Recheck::Ended => {

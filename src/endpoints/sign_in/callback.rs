@@ -17,6 +17,7 @@ use crate::oauth::scope::ScopeSet;
 use crate::oauth::secret::{LoginState, Secret};
 use crate::storage::{Claimed, Comer, NewLogin, OtherBrowser, PendingLogin};
 use crate::telemetry::audit::Actor;
+use crate::telemetry::trace;
 use crate::upstream::{CallbackParams, LoginFailed, QueryPermit};
 use crate::web::browser::{Browser, see_other};
 use crate::web::cookies;
@@ -39,6 +40,7 @@ pub(super) async fn get(browser: Browser) -> Result<Response, PageError> {
         None => None,
     };
     let (login_id, login) = claim(&browser, state, answer).await?;
+    trace::continue_from(login.request.trace.as_deref());
     let response = finish(&browser, &login, answer, permit).await;
     let response = response.map_err(|error| error.repeating(app, &login.request))?;
     let clear = cookies::LOGIN.clear(&browser.cookies, &login_id);

@@ -13,6 +13,7 @@ use crate::oauth::error::ErrorCode;
 use crate::oauth::redirect_uri::destination;
 use crate::storage::{ApprovedPage, Decided};
 use crate::telemetry::audit::{Actor, AuditEvent};
+use crate::telemetry::trace;
 use crate::web::browser::{Browser, BrowserForm, see_other};
 use crate::web::client_redirect::ClientRedirect;
 use crate::web::cookies::{self, CONSENT_PAGE, ConsentMark, SetCookies};
@@ -24,6 +25,7 @@ pub(super) async fn post(sent: BrowserForm) -> Result<Response, PageError> {
     let limit = sent.browser.app.config().limits.consent_body;
     let (browser, form) = sent.read(limit).await?;
     let consent = same_browser(&browser, &form)?;
+    trace::continue_from(consent.request.trace.as_deref());
     let decided = decide(&browser, &consent, &form).await;
     decided.map_err(|error| error.repeating(&browser.app, &consent.request))
 }

@@ -8,6 +8,7 @@ use crate::oauth::grant::{Redemption, TokenRefused};
 use crate::oauth::secret::{AuthorizationCode, RefreshToken, Secret, new_id};
 use crate::storage::{CodeExchange, GrantTerms, Redeemed};
 use crate::telemetry::audit::Actor;
+use crate::telemetry::trace;
 use crate::web::client_form::ClientForm;
 use crate::web::error::ApiError;
 
@@ -44,9 +45,9 @@ pub(super) async fn exchange(form: &ClientForm, client: &Client) -> Result<Respo
     let exchange = CodeExchange { code: &code, attempt, refresh_token: &refresh_token, terms };
     let redeemed = app.storage().redeem_code(&exchange, now, event).await?;
     match redeemed {
-        Redeemed::First(grant) => answer(
-            app,
-            &Tokens {
+        Redeemed::First(grant) => {
+            trace::continue_from(grant.trace.as_deref());
+            let tokens = Tokens {
                 grant_id: &grant.grant_id,
                 subject: &grant.subject,
                 client_id: &client.id,
@@ -54,8 +55,9 @@ pub(super) async fn exchange(form: &ClientForm, client: &Client) -> Result<Respo
                 scopes: &grant.scopes,
                 refresh_token: &refresh_token,
                 expires_at: now.plus(tokens.access),
-            },
-        ),
+            };
+            answer(app, &tokens)
+        }
         Redeemed::Refused(refused) => Err(refused.into()),
     }
 }

@@ -12,6 +12,7 @@ use crate::storage::database::{Notifications, SqlTransaction, StorageError, Use,
 use crate::storage::notifications::{self, Occurrence, Subscribers};
 use crate::telemetry::audit::AuditEvent;
 use crate::telemetry::metrics::{Metrics, NotifyOutcome};
+use crate::telemetry::trace::OpenSpan;
 
 /// Remembers which lines of the audit trail were committed.
 pub(crate) trait SeenLines: Send + Sync {
@@ -38,6 +39,8 @@ pub(crate) struct Transaction {
     subscribers: Option<(Arc<Subscribers>, Arc<Notify>)>,
     /// What they are notified of, queued by the commit.
     notices: Vec<(NotifyEvent, Occurrence)>,
+    /// It ends with the transaction.
+    span: Option<OpenSpan>,
 }
 
 impl Transaction {
@@ -49,7 +52,13 @@ impl Transaction {
         seen: Option<(Arc<dyn SeenLines>, u64)>,
     ) -> Self {
         let (events, notices, last_line, subscribers) = (Vec::new(), Vec::new(), None, None);
-        Self { sql, events, metrics, sealer, lines, seen, last_line, subscribers, notices }
+        let span = None;
+        Self { sql, events, metrics, sealer, lines, seen, last_line, subscribers, notices, span }
+    }
+
+    /// Shows the transaction in the trace of the request.
+    pub(crate) fn show_in(&mut self, span: Option<OpenSpan>) {
+        self.span = span;
     }
 
     /// Queues notifications for these targets.
@@ -113,6 +122,12 @@ impl Transaction {
         }
         if let (Some((seen, generation)), Some(id)) = (self.seen, self.last_line) {
             seen.committed(generation, id);
+        }
+        if let Some(span) = &mut self.span
+            && !self.events.is_empty()
+        {
+            let names: Vec<&str> = self.events.iter().map(|event| event.event).collect();
+            span.set("portcullis.events", names.join(" "));
         }
         for event in &self.events {
             self.metrics.event(event.event);

@@ -57,6 +57,16 @@ pub enum Engine {
     Postgres,
 }
 
+impl Engine {
+    /// Returns its name in the conventions of OpenTelemetry.
+    pub const fn system(self) -> &'static str {
+        match self {
+            Self::Sqlite => "sqlite",
+            Self::Postgres => "postgresql",
+        }
+    }
+}
+
 /// An open database. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Database {

@@ -7,9 +7,9 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use strum::VariantArray;
-use tokio::time::Instant;
 
 use super::super::families::{Counters, Histograms, counters, duration, seconds};
+use super::calls::{Calls, MCP_OPERATIONS};
 use super::outcomes::{Answered, CertificateOutcome, NotifyOutcome, Passed, Rechecked};
 
 /// Buckets for the number of transactions that share a commit.
@@ -53,6 +53,7 @@ pub(super) struct PassedMetrics {
     calls: Counters<2>,
     seconds: Histograms<1>,
     tools: Counters<2>,
+    operations: Histograms<3>,
 }
 
 impl PassedMetrics {
@@ -60,13 +61,16 @@ impl PassedMetrics {
         let calls = Counters::<2>::default();
         let help = "Calls that the gateway passed to MCP servers, by path and outcome";
         r.register("gateway_calls", help, calls.clone());
-        let seconds = Histograms::<1>::new_with_constructor(seconds);
+        let durations = Histograms::<1>::new_with_constructor(seconds);
         let help = "Until an MCP server began to answer";
-        r.register_with_unit("gateway_duration", help, Unit::Seconds, seconds.clone());
+        r.register_with_unit("gateway_duration", help, Unit::Seconds, durations.clone());
         let tools = Counters::<2>::default();
         let help = "Calls of tools through the gateway, by path and outcome";
         r.register("tool_calls", help, tools.clone());
-        Self { calls, seconds, tools }
+        let operations = Histograms::<3>::new_with_constructor(seconds);
+        let help = "Calls of MCP until their answer was read, by path, method and kind of error";
+        r.register_with_unit(MCP_OPERATIONS, help, Unit::Seconds, operations.clone());
+        Self { calls, seconds: durations, tools, operations }
     }
 
     /// Returns the metrics of calls to the MCP server at this path.
@@ -77,7 +81,8 @@ impl PassedMetrics {
             self.calls.get_or_create_owned(&labels)
         };
         let seconds = self.seconds.get_or_create_owned(&[("path", path.clone())]);
-        Calls { outcomes: Passed::VARIANTS.iter().map(outcome).collect(), seconds }
+        let outcomes = Passed::VARIANTS.iter().map(outcome).collect();
+        Calls::new(path, outcomes, seconds, self.operations.clone())
     }
 
     /// Returns the metrics of calls of tools there, in the order of `outcomes`.
@@ -88,20 +93,6 @@ impl PassedMetrics {
             self.tools.get_or_create_owned(&labels)
         };
         ToolCalls(outcomes.iter().map(outcome).collect())
-    }
-}
-
-/// The metrics of calls to one MCP server.
-pub struct Calls {
-    outcomes: Vec<Counter>,
-    seconds: Histogram,
-}
-
-impl Calls {
-    /// Records a forwarded call and its duration.
-    pub fn passed(&self, outcome: Passed, since: Instant) {
-        self.outcomes[outcome as usize].inc();
-        self.seconds.observe(since.elapsed().as_secs_f64());
     }
 }
 

@@ -5,6 +5,7 @@
 //! of time series does not grow with the callers. A request costs one lookup of its route, and additions to
 //! atomic counters.
 
+mod calls;
 mod groups;
 mod outcomes;
 mod process;
@@ -21,15 +22,18 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
+use strum::VariantArray as _;
 use tokio::time::Instant;
 
-pub use groups::{Calls, ToolCalls};
+pub use calls::{Calls, MCP_OPERATIONS};
+pub use groups::ToolCalls;
 pub use outcomes::{Answered, CertificateOutcome, NotifyOutcome, Passed, Rechecked};
 pub use routes::{ListenerKind, RouteMetrics};
 pub use snapshot::Snapshot;
 pub use targets::{TargetCounters, TargetFailure, TargetUp};
 
 use super::audit::EVENTS;
+use super::export_signal::ExportSignal;
 use super::families::{Gauges, counter, counters, gauge, one};
 use super::lately::Lately;
 use super::queue;
@@ -60,10 +64,13 @@ struct Numbers {
     outgoing: OutgoingMetrics,
     passed: PassedMetrics,
     targets: TargetSeries,
+    telemetry_dropped: Vec<Counter>,
     transactions: TransactionMetrics,
     now: Now,
 }
 
+const DROPPED: (&str, &str) =
+    ("telemetry_dropped", "Spans, metrics and log lines that no collector took, by signal");
 const LIMITED: (&str, &str) = ("limited", "Refusals because of a limit, by its key");
 
 /// Returns the names of the limits whose refusals are counted.
@@ -110,6 +117,7 @@ impl Metrics {
             "Audit events that only the log has: the database could not store them";
         let lost =
             "Lines of the log that were lost: there was no room, or they could not be written";
+        let signals = ExportSignal::VARIANTS.iter().map(|signal| signal.word());
         Self(Arc::new(Numbers {
             routes: Routes::register(r),
             events: by_name(r, events, "event", EVENTS.iter().copied()),
@@ -123,6 +131,7 @@ impl Metrics {
             outgoing: OutgoingMetrics::register(r),
             passed: PassedMetrics::register(r),
             targets: TargetSeries::register(r),
+            telemetry_dropped: counters(r, DROPPED, "signal", signals),
             transactions: TransactionMetrics::register(r),
             now: Now::register(r, process),
             registry,
@@ -196,6 +205,11 @@ impl Metrics {
     /// Returns the metrics of calls of tools at the MCP server at this configured path, one for each outcome.
     pub fn tool_calls(&self, path: &str, outcomes: &[&'static str]) -> ToolCalls {
         self.0.passed.tools(path, outcomes)
+    }
+
+    /// Counts telemetry that was not delivered.
+    pub fn telemetry_dropped(&self, signal: ExportSignal, items: usize) {
+        self.0.telemetry_dropped[signal as usize].inc_by(items as u64);
     }
 
     /// Returns the metrics of one target behind this configured path. `target` is its label.

@@ -75,7 +75,7 @@ pub(super) struct Routes {
     requests: Counters<3>,
     seconds: Histograms<2>,
     /// One map for each listener.
-    known: [RwLock<HashMap<String, Arc<RouteMetrics>>>; 2],
+    known: [RwLock<HashMap<String, Arc<RouteMetrics>>>; 3],
 }
 
 impl Routes {

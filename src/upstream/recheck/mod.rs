@@ -20,6 +20,7 @@ use crate::policy::FactSet;
 use crate::storage::{Lease, Person, Renewed, StorageError, UpstreamSession, UpstreamTokens};
 use crate::telemetry::audit::{Actor, AuditEvent};
 use crate::telemetry::metrics::Rechecked;
+use crate::telemetry::trace;
 pub(super) use breaker::Breaker;
 pub use breaker::Health;
 pub(super) use lease::InFlight;
@@ -132,7 +133,10 @@ impl Upstream {
         // The task must finish even if the client disconnects, because the provider may have rotated the
         // refresh token.
         let (inner, asking) = (Arc::clone(inner), Arc::clone(asking));
-        let asked = tokio::spawn(async move { inner.ask(session, &asking).await });
+        let trace = trace::current();
+        let asked = tokio::spawn(async move {
+            trace::within(trace, std::pin::pin!(inner.ask(session, &asking))).await
+        });
         asked.await.unwrap_or(Ok(Recheck::Unknown))
     }
 }

@@ -15,7 +15,7 @@ pub(super) const VARIABLE: &str = "TEST_STDIO_SERVER";
 fn as_a_process() {
     let Ok(manner) = std::env::var(VARIABLE) else { return };
     let server = Arc::new(StdioServer::default());
-    server.write("\n"); // the test runner may have begun a line
+    StdioServer::write("\n"); // the test runner may have begun a line
     for line in std::io::stdin().lock().lines().map_while(Result::ok) {
         // Answers may take long, and others come first.
         let server = Arc::clone(&server);
@@ -36,7 +36,7 @@ struct StdioServer {
 }
 
 impl StdioServer {
-    fn write(&self, text: &str) {
+    fn write(text: &str) {
         let mut out = std::io::stdout().lock();
         out.write_all(text.as_bytes())
             .and_then(|()| out.flush())
@@ -44,7 +44,7 @@ impl StdioServer {
     }
 
     fn send(&self, message: &Value) {
-        self.write(&format!("{message}\n"));
+        Self::write(&format!("{message}\n"));
     }
 
     fn notify(&self, method: &str, params: &Value) {
@@ -73,7 +73,7 @@ impl StdioServer {
                     + &format!(
                         r#""id":{id},"result":{{"line":{line},"n":10000000000000000000001}}}}"#
                     );
-                self.write(&format!("{answer}\n"));
+                Self::write(&format!("{answer}\n"));
                 return;
             }
             Some("notifications/announce") => {
@@ -139,17 +139,17 @@ impl StdioServer {
                 }
             }
             "noise" => {
-                self.write(
+                Self::write(
                     "Listening…\n\n{\"jsonrpc\":\"2.0\"\n[1,2]\n7\n{\"jsonrpc\":\"2.0\",\"id\":",
                 );
-                self.write("1,\"id\":2,\"result\":{}}\n");
+                Self::write("1,\"id\":2,\"result\":{}}\n");
                 let mut out = std::io::stdout().lock();
                 out.write_all(b"\xff\xfe\x00{}\n").unwrap();
                 drop(out);
                 text("after the noise".to_owned())
             }
             "endless" => loop {
-                self.write(&"x".repeat(1000));
+                Self::write(&"x".repeat(1000));
             },
             "huge" => {
                 text("x".repeat(usize::try_from(arguments["size"].as_u64().unwrap()).unwrap()))

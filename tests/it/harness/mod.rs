@@ -7,6 +7,7 @@
 pub(crate) mod backend;
 pub(crate) mod browser;
 pub(crate) mod client;
+pub(crate) mod collector;
 pub(crate) mod console;
 pub(crate) mod database;
 pub(crate) mod demo;
@@ -313,6 +314,11 @@ impl TestApp {
     /// What the server does a few times a minute.
     pub(crate) async fn compare_with_replicas(&self) {
         self.running.as_ref().unwrap().app.compare_with_replicas().await.unwrap();
+    }
+
+    /// Sends the collector what waits, as the server does every few seconds, and the metrics.
+    pub(crate) async fn export(&self) {
+        self.running.as_ref().unwrap().app.export_telemetry().await;
     }
 
     /// What the server does every ten seconds: writes the sums of the calls so far.

@@ -18,7 +18,7 @@ use crate::harness::raw;
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Every task that lives as long as a server does.
-const TASKS: [&str; 10] = [
+const TASKS: [&str; 12] = [
     "connections",
     "admin connections",
     "reload",
@@ -27,6 +27,7 @@ const TASKS: [&str; 10] = [
     "audit trail",
     "usage",
     "targets",
+    "telemetry",
     "notifications",
     "certificates",
     "changes from the command line",

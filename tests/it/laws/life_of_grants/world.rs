@@ -238,6 +238,7 @@ impl World {
             scopes: scopes(bits),
             unknown_scopes: String::new(),
             account: None,
+            trace: None,
         };
         let expires_at = self.now().plus(Duration::from_mins(10));
         self.pages.push(Page { id: self.new_id(), request, expires_at, decided: false });

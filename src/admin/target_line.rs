@@ -27,13 +27,13 @@ words! {
 }
 
 /// A target, prepared for display.
-pub(super) struct TargetView {
+pub(super) struct TargetLine {
     pub(super) url: String,
     state: TargetState,
     pub(super) words: &'static TargetWords,
 }
 
-impl TargetView {
+impl TargetLine {
     /// Returns the targets of a resource; none if it is not behind the gateway.
     pub(super) fn all(app: &App, resource: &ResourceConfig, language: Language) -> Vec<Self> {
         let words = TargetWords::of(language);

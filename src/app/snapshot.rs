@@ -1,0 +1,68 @@
+//! The values that other parts hold, for the metrics.
+
+use super::App;
+use crate::clock::Timestamp;
+use crate::signing::KeyState;
+use crate::storage::{Engine, Ready};
+use crate::telemetry::metrics::Snapshot;
+
+impl App {
+    /// Collects the values that other parts hold. Waits at most one second for those that the database counts, because
+    /// an administrator needs the other metrics most when the database is silent.
+    pub async fn snapshot(&self) -> Snapshot {
+        // 1 second: longest wait for what the database counts.
+        const PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
+        let (clients, bytes) = tokio::join!(
+            tokio::time::timeout(PATIENCE, self.storage().registered_clients()),
+            tokio::time::timeout(PATIENCE, self.storage().database_bytes()),
+        );
+        let limits = &self.config().limits;
+        let keys = self.keys().describe();
+        let reading = self.reading();
+        let room = match self.storage().ready(self.now()).await {
+            Ready::Yes(room) => Some(room),
+            _ => None,
+        };
+        let compared = self.compared();
+        Snapshot {
+            ready: room.is_some() && !compared.clock_apart && !self.is_leaving(),
+            clock_ahead: compared.clock_ahead.unwrap_or_default(),
+            replicas: compared.others + 1,
+            configured_differently: compared.configured_differently,
+            went_back_at: self.storage().went_back_at().map_or(0, Timestamp::unix),
+            database_room: room.map_or(0, |room| room as u8),
+            database_bytes: bytes.ok().and_then(Result::ok),
+            database_bytes_limit: match self.storage().engine() {
+                Engine::Sqlite => limits.database_size,
+                Engine::Postgres => 0,
+            },
+            upstream_paused: self.upstream().health().paused,
+            clients: clients.ok().and_then(Result::ok),
+            clients_limit: limits.clients,
+            audit_waiting: self.audit_events_waiting(),
+            writer_waiting: self.storage().writer_waiting(),
+            database_connections: self.storage().pool_connections(),
+            configured_at: self.configured_at().unix(),
+            problems: reading.problems.len(),
+            waiting: reading.waiting.len(),
+            targets: self.targets_up(),
+            certificate: self.certificates().expires_at().map(|(origin, expires_at)| {
+                (origin.into(), expires_at.unix().saturating_sub(self.now().unix()))
+            }),
+            keys: keys
+                .iter()
+                .map(|key| {
+                    (key.alg, state(key.state), key.created_at.unix(), key.signs_from.unix())
+                })
+                .collect(),
+        }
+    }
+}
+
+const fn state(state: KeyState) -> &'static str {
+    match state {
+        KeyState::Next => "next",
+        KeyState::Current => "current",
+        KeyState::Former => "former",
+    }
+}
