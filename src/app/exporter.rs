@@ -61,14 +61,14 @@ struct Collector {
 
 /// Why a collector did not take a message.
 #[derive(Debug, thiserror::Error)]
-enum NotTaken {
+enum NotDelivered {
     #[error("the collector answered with status {0}")]
     Status(u16),
     #[error("{0}")]
     Http(#[from] HttpError),
 }
 
-impl NotTaken {
+impl NotDelivered {
     /// Whether the same message may be taken later, by the specification of OTLP.
     const fn may_pass_later(&self) -> bool {
         match self {
@@ -108,7 +108,7 @@ impl Collector {
     }
 
     /// Sends a message. Returns how many of its items the collector rejected.
-    async fn send(&self, signal: ExportSignal, message: Vec<u8>) -> Result<usize, NotTaken> {
+    async fn send(&self, signal: ExportSignal, message: Vec<u8>) -> Result<usize, NotDelivered> {
         let mut request = Request::new(message);
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.uri(signal).unwrap_or_default();
@@ -123,7 +123,7 @@ impl Collector {
         let answer = self.http.send(request).await?;
         match answer.status() {
             status if status.is_success() => Ok(rejected(answer.body())),
-            status => Err(NotTaken::Status(status.as_u16())),
+            status => Err(NotDelivered::Status(status.as_u16())),
         }
     }
 }

@@ -297,29 +297,28 @@ fn placeholders(rows: usize, columns: usize) -> String {
 /// A table of sums.
 struct SumTable {
     name: &'static str,
-    /// Its columns before the counts.
-    columns: &'static str,
-    /// Those that identify a row.
-    key: &'static str,
-    /// What else changes in a row that is stored already.
-    also: &'static str,
+    /// The statement that adds rows. `{counts}` are the columns with counts, `{rows}` the values, `{added}` the
+    /// new sums of a row that is stored already.
+    add: &'static str,
 }
 
 const HOURS: SumTable = SumTable {
     name: "usage_hours",
-    columns: "hour, usage_key, server",
-    key: "hour, usage_key",
-    also: "",
+    add: "INSERT INTO usage_hours (hour, usage_key, server, {counts}) VALUES {rows}
+          ON CONFLICT (hour, usage_key) DO UPDATE SET {added}",
 };
 const DAYS: SumTable = SumTable {
     name: "usage_days",
-    columns: "usage_key, day, server, last_hour",
-    key: "usage_key, day",
-    also: "last_hour = CASE WHEN usage_days.last_hour < excluded.last_hour
-                            THEN excluded.last_hour ELSE usage_days.last_hour END, ",
+    add: "INSERT INTO usage_days (usage_key, day, server, last_hour, {counts}) VALUES {rows}
+          ON CONFLICT (usage_key, day) DO UPDATE SET
+              last_hour = CASE WHEN usage_days.last_hour < excluded.last_hour
+                               THEN excluded.last_hour ELSE usage_days.last_hour END, {added}",
 };
-const SERVERS: SumTable =
-    SumTable { name: "usage_of_servers", columns: "hour, server", key: "hour, server", also: "" };
+const SERVERS: SumTable = SumTable {
+    name: "usage_of_servers",
+    add: "INSERT INTO usage_of_servers (hour, server, {counts}) VALUES {rows}
+          ON CONFLICT (hour, server) DO UPDATE SET {added}",
+};
 
 /// Adds rows to a table of sums: the columns before the counts, and the counts.
 async fn write_sums<const N: usize>(
@@ -327,7 +326,7 @@ async fn write_sums<const N: usize>(
     table: &SumTable,
     rows: &[([i64; N], CallCounts)],
 ) -> Result<(), StorageError> {
-    let SumTable { name, columns, key, also } = table;
+    let SumTable { name, add } = table;
     let added = CallOutcome::ALL.map(|outcome| {
         let count = outcome.name();
         format!("{count} = {name}.{count} + excluded.{count}")
@@ -335,10 +334,8 @@ async fn write_sums<const N: usize>(
     let added = added.join(", ");
     for rows in rows.chunks(AT_ONCE) {
         let values = placeholders(rows.len(), N + CallOutcome::ALL.len());
-        let sql = format!(
-            "INSERT INTO {name} ({columns}, {COUNTS}) VALUES {values}
-             ON CONFLICT ({key}) DO UPDATE SET {also}{added}"
-        );
+        let sql = add.replace("{counts}", COUNTS);
+        let sql = sql.replace("{rows}", &values).replace("{added}", &added);
         let mut insert = sqlx::query(AssertSqlSafe(sql)); // constants and placeholders only
         for (before, counts) in rows {
             for number in before.iter().chain(&counts.0) {

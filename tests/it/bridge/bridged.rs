@@ -232,7 +232,8 @@ impl EventStream {
             if let Some((event, rest)) = self.read.split_once("\n\n") {
                 let data = event.lines().find_map(|line| line.strip_prefix("data: "));
                 let message = data.map(|data| serde_json::from_str(data).unwrap());
-                rest.clone_into(&mut self.read);
+                let rest = rest.to_owned();
+                self.read = rest;
                 match message {
                     Some(message) => return Some(message),
                     None => continue,

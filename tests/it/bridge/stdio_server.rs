@@ -43,12 +43,12 @@ impl StdioServer {
             .unwrap_or_else(|_| std::process::exit(0));
     }
 
-    fn send(&self, message: &Value) {
+    fn send(message: &Value) {
         Self::write(&format!("{message}\n"));
     }
 
-    fn notify(&self, method: &str, params: &Value) {
-        self.send(&json!({ "jsonrpc": "2.0", "method": method, "params": params }));
+    fn notify(method: &str, params: &Value) {
+        Self::send(&json!({ "jsonrpc": "2.0", "method": method, "params": params }));
     }
 
     fn handle(&self, line: &str) {
@@ -77,23 +77,23 @@ impl StdioServer {
                 return;
             }
             Some("notifications/announce") => {
-                self.notify("notifications/x/new", params);
+                Self::notify("notifications/x/new", params);
                 return;
             }
             Some("subscriptions/listen") => {
                 let meta = json!({ "io.modelcontextprotocol/subscriptionId": id });
-                self.notify("notifications/subscriptions/acknowledged", &json!({ "_meta": meta }));
-                self.notify("notifications/tools/list_changed", &json!({ "_meta": meta }));
+                Self::notify("notifications/subscriptions/acknowledged", &json!({ "_meta": meta }));
+                Self::notify("notifications/tools/list_changed", &json!({ "_meta": meta }));
                 return;
             }
             Some(_) if !id.is_null() => {
                 let error = json!({ "code": -32601, "message": "Method not found" });
-                self.send(&json!({ "jsonrpc": "2.0", "id": id, "error": error }));
+                Self::send(&json!({ "jsonrpc": "2.0", "id": id, "error": error }));
                 return;
             }
             _ => return,
         };
-        self.send(&json!({ "jsonrpc": "2.0", "id": id, "result": result }));
+        Self::send(&json!({ "jsonrpc": "2.0", "id": id, "result": result }));
     }
 
     fn call(&self, id: &Value, params: &Value) -> Option<Value> {
@@ -112,16 +112,16 @@ impl StdioServer {
             "progress" => {
                 let token = &params["_meta"]["progressToken"];
                 let progress = json!({ "progressToken": token, "progress": 1 });
-                self.notify("notifications/progress", &progress);
+                Self::notify("notifications/progress", &progress);
                 text("done".to_owned())
             }
             "announce" => {
-                self.notify("notifications/x/new", arguments);
+                Self::notify("notifications/x/new", arguments);
                 text("done".to_owned())
             }
             "ask" => {
                 let question = json!({ "messages": [], "maxTokens": 1 });
-                self.send(&json!({ "jsonrpc": "2.0", "id": format!("q-{id}"),
+                Self::send(&json!({ "jsonrpc": "2.0", "id": format!("q-{id}"),
                     "method": "sampling/createMessage", "params": question }));
                 let wanted = format!("q-{}", id.to_string().replace('"', ""));
                 loop {

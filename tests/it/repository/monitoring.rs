@@ -39,6 +39,10 @@ async fn series() -> Series {
             series.entry(label[1].to_owned()).or_default().insert(label[2].to_owned());
         }
     }
+    // There is one only where a listener has a certificate (`tests/it/server/tls.rs`).
+    let sources = ["files", "acme"].map(str::to_owned).into();
+    let certificate = [("source".to_owned(), sources)].into();
+    found.insert("portcullis_certificate_expires_in_seconds".to_owned(), certificate);
     found
 }
 
