@@ -87,10 +87,12 @@ async fn serve(loaded: Loaded, path: Option<PathBuf>, seen: Seen) -> Result<(), 
     if let Some((listen, url)) = admin {
         tracing::info!(%listen, url = url.as_str(), "admin pages");
     }
+    // Before anybody hears that the server serves: otherwise an early signal would kill it.
+    let told_to_end = shutdown();
     service_manager::serving();
     let heeding = tokio::spawn(reload::keep_heeding(app.clone(), path, (seen, hangup)));
     let shutdown = async {
-        shutdown().await;
+        told_to_end.await;
         heeding.abort();
     };
     let listeners = Listeners { public: listener, admin: admin_listener, plain };
@@ -152,17 +154,20 @@ fn warm_up(app: &App) {
     });
 }
 
-/// Completes on Ctrl-C or SIGTERM. A second signal then ends the process immediately.
-pub(super) async fn shutdown() {
+/// Receives signals from now on. The future completes on Ctrl-C or SIGTERM. A second signal then ends the process
+/// immediately.
+pub(super) fn shutdown() -> impl Future<Output = ()> {
     let mut signals = Signals::new();
-    signals.next().await;
-    service_manager::stopping();
-    tokio::spawn(async move {
-        let number = signals.next().await;
-        tracing::warn!("told to end a second time: what is under way is cut");
-        telemetry::flush();
-        std::process::exit(128 + number); // exit code of a process that a signal ended, as shells report it
-    });
+    async move {
+        signals.next().await;
+        service_manager::stopping();
+        tokio::spawn(async move {
+            let number = signals.next().await;
+            tracing::warn!("told to end a second time: what is under way is cut");
+            telemetry::flush();
+            std::process::exit(128 + number); // exit code of a process that a signal ended, as shells report it
+        });
+    }
 }
 
 /// Receives the signals that end a process.
