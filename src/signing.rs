@@ -70,11 +70,8 @@ pub struct NewToken<'a> {
     pub resource: &'a str,
     /// The id of the client.
     pub client_id: &'a str,
-    /// Granted scopes.
     pub scopes: &'a ScopeSet,
-    /// The signature algorithm.
     pub alg: TokenAlg,
-    /// When the token expires.
     pub expires_at: Timestamp,
 }
 
@@ -110,7 +107,6 @@ pub enum TokenInvalid {
     /// The `kid` names a key that is not, or no longer, ours.
     #[error("the token names an unknown key")]
     UnknownKey,
-    /// The signature is wrong.
     #[error("the signature does not fit")]
     Signature,
     /// A claim is missing, mistyped or wrong.
@@ -119,7 +115,6 @@ pub enum TokenInvalid {
     /// The token is for another MCP server.
     #[error("the token is for another audience")]
     Audience,
-    /// The token has expired.
     #[error("the token has expired")]
     Expired,
     /// Issued by a replica whose clock is ahead, or before the clock was set back.
@@ -132,7 +127,6 @@ pub enum TokenInvalid {
 /// Errors of generating, loading or using keys.
 #[derive(Debug, thiserror::Error)]
 pub enum SigningError {
-    /// The database failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
     /// The cryptographic library failed.

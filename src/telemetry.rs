@@ -33,7 +33,6 @@ use crate::oauth::secret::random_bytes;
 /// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
-    /// Text for people.
     #[default]
     Text,
     /// One JSON object per line, for log collectors.

@@ -34,7 +34,6 @@ pub(crate) struct RuleReport {
     pub(crate) name: String,
     /// File and line.
     pub(crate) place: Option<String>,
-    /// Whether it comes nearest.
     pub(crate) is_nearest: bool,
     /// Whether all its conditions are true.
     pub(crate) holds: Holds,

@@ -24,7 +24,6 @@ pub(super) struct ChartTexts {
     pub(super) second: &'static str,
     /// The heading of the labels.
     pub(super) time: &'static str,
-    /// Opens the table.
     pub(super) as_table: &'static str,
 }
 

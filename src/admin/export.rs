@@ -20,7 +20,6 @@ const PAGE: i64 = 500;
 /// Media type of CSV with a first line of names (RFC 4180 §3).
 pub(super) const CSV: &str = "text/csv; charset=utf-8; header=present";
 
-/// Format of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ExportFormat {
     JsonLines,

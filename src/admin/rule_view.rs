@@ -24,14 +24,12 @@ words! {
     }
 }
 
-/// A rule.
 pub(super) struct RuleView {
     pub(super) report: RuleReport,
     pub(super) matches: &'static str,
     pub(super) conditions: Vec<ConditionView>,
 }
 
-/// A condition.
 pub(super) struct ConditionView {
     pub(super) report: ConditionReport,
     /// Class of the tag.

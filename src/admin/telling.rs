@@ -12,7 +12,6 @@ use crate::web::list_page::utc_seconds;
 use crate::web::words::{Language, words};
 
 words! {
-    /// Words in sentences.
     struct SentenceWords {
         somebody: "somebody", "誰か";
         unknown_client: "an unknown client", "不明なクライアント";

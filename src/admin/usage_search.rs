@@ -18,7 +18,6 @@ const HOURS_UP_TO: i64 = 2;
 /// Longest range: ten years, as long as usage can be kept.
 const MOST_DAYS: i64 = 3660;
 
-/// What is searched for.
 pub(super) struct UsageSearch {
     pub(super) filter: UsageFilter,
     /// As entered.
@@ -150,7 +149,6 @@ async fn people(storage: &Storage, text: &str) -> Result<(Vec<String>, bool), St
     Ok(at_most(subjects))
 }
 
-/// The same for clients.
 async fn clients(
     storage: &Storage,
     text: &str,

@@ -17,7 +17,6 @@ use crate::web::web_session::{self, SignedInPerson, home, sign_in_page};
 use crate::web::words::{Language, words};
 
 words! {
-    /// The navigation.
     struct SectionWords {
         overview: "Overview", "概要";
         clients: "Clients", "クライアント";
@@ -53,7 +52,6 @@ words! {
 /// A signed-in administrator or viewer requests a page.
 pub(super) struct AdminPage {
     browser: Browser,
-    /// The query parameters.
     params: Params,
     pub(super) visitor: SignedInPerson,
 }
@@ -102,12 +100,10 @@ impl AdminForm {
 }
 
 impl AdminPage {
-    /// Returns the application.
     pub(super) fn app(&self) -> &App {
         &self.browser.app
     }
 
-    /// Returns the administrator's language.
     pub(super) fn language(&self) -> Language {
         self.browser.language
     }

@@ -130,7 +130,6 @@ impl App {
         Ok(app)
     }
 
-    /// The configuration.
     pub fn config(&self) -> &Config {
         &self.0.config
     }
@@ -140,7 +139,6 @@ impl App {
         self.0.config.public_url.as_str()
     }
 
-    /// The clock.
     pub fn clock(&self) -> &Clock {
         &self.0.clock
     }
@@ -150,7 +148,6 @@ impl App {
         self.0.clock.now()
     }
 
-    /// The database.
     pub fn storage(&self) -> &Storage {
         &self.0.storage
     }
@@ -187,17 +184,14 @@ impl App {
         self.0.storage.sealer()
     }
 
-    /// The clients.
     pub fn clients(&self) -> &Clients {
         &self.0.clients
     }
 
-    /// The signing keys.
     pub fn keys(&self) -> &KeyRing {
         &self.0.keys
     }
 
-    /// The identity provider.
     pub fn upstream(&self) -> &Upstream {
         &self.0.upstream
     }

@@ -47,10 +47,8 @@ pub enum TestFailed {
     /// No target has this name.
     #[error("no target of notifications has this name")]
     Unknown,
-    /// It was not delivered.
     #[error(transparent)]
     Undelivered(#[from] DeliveryFailed),
-    /// The database failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
 }

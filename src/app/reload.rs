@@ -54,7 +54,6 @@ pub struct ConfigStatus {
 /// The outcome of a reload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reloaded {
-    /// Nothing has changed.
     Unchanged,
     /// The new configuration is in use, except for keys that need a restart.
     Applied {

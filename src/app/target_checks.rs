@@ -22,7 +22,6 @@ const ALL: u32 = 6;
 
 /// The outcome of a check.
 pub struct CheckedTarget<'a> {
-    /// The resource.
     pub resource: &'a ResourceConfig,
     /// The URL of the target.
     pub target: &'a Url,

@@ -49,7 +49,6 @@ pub enum Called<'a> {
 pub struct CallCounter([AtomicU32; CallOutcome::ALL.len()]);
 
 impl CallCounter {
-    /// Counts a call.
     pub fn count(&self, outcome: CallOutcome) {
         if let Some(count) = self.0.get(outcome as usize) {
             count.fetch_add(1, Ordering::Relaxed);
@@ -73,7 +72,6 @@ struct GrantCounters {
     resource: String,
     /// By name; the empty one is for all without a counter of their own.
     tools: HashMap<String, Arc<CallCounter>>,
-    /// The same.
     methods: HashMap<&'static str, Arc<CallCounter>>,
 }
 

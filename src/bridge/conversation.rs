@@ -22,7 +22,6 @@ const BACKLOG: usize = 64;
 /// Who uses a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sharing {
-    /// One session.
     OneSession,
     /// All sessions and requests of one person.
     OnePerson,

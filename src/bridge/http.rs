@@ -60,7 +60,6 @@ impl BridgeRefused {
     }
 }
 
-/// Builds the routes.
 pub(super) fn routes(context: Context) -> Router {
     let guarded = middleware::from_fn_with_state(Arc::clone(&context), guard);
     Router::new()

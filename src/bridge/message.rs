@@ -14,7 +14,6 @@ use serde_json::value::RawValue;
 /// The longest id that is read, in bytes.
 const LONGEST_ID: usize = 4096;
 
-/// What a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RpcKind {
     Request,

@@ -27,7 +27,6 @@ const ANSWERED_FOR: Duration = Duration::from_mins(10);
 /// Longest reason that is kept of a failure, in bytes.
 const LONGEST_REASON: usize = 600;
 
-/// Why an order failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum OrderFailed {
     #[error(transparent)]

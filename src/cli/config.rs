@@ -140,7 +140,6 @@ fn text(path: Option<&Path>) -> Result<Option<String>, Problems> {
     })
 }
 
-/// Prints the merged configuration.
 fn show(arguments: &ConfigReport) -> ExitCode {
     let loaded = match load(&arguments.file) {
         Ok(loaded) => loaded,

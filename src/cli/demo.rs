@@ -125,7 +125,6 @@ fn tunnel_url(text: &str) -> Result<PublicUrl, String> {
     Err(format!("--public-url {text:?} is not https; write the URL that the tunnel printed"))
 }
 
-/// What runs, and where.
 struct DemoAddresses {
     /// What clients and browsers use.
     public_url: String,

@@ -69,7 +69,6 @@ fn groups(command: &Command) -> String {
     text
 }
 
-/// Prints a completion script.
 pub(super) fn completions(arguments: &CompletionArguments) -> ExitCode {
     let mut script = Vec::new();
     clap_complete::generate(arguments.shell, &mut command(), "portcullis", &mut script);

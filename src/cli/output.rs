@@ -17,7 +17,6 @@ pub(super) fn print(text: &str) -> Result<(), String> {
     }
 }
 
-/// Whether `--quiet` was given.
 static QUIET: AtomicBool = AtomicBool::new(false);
 
 /// Sets whether only results, warnings and errors are printed.

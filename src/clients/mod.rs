@@ -44,7 +44,6 @@ struct ClientQuota {
 /// Why a client could not be found or ruled out.
 #[derive(Debug, thiserror::Error)]
 pub enum FindError {
-    /// The database failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
     /// The metadata document at the client's id is invalid.

@@ -16,9 +16,7 @@ use crate::storage::{
 use crate::telemetry::audit::{Actor, AuditEvent};
 use parking_lot::{Mutex, MutexGuard};
 
-/// A successful registration.
 pub struct Registration {
-    /// The client as registered.
     pub client: Client,
     /// The secret of a confidential client. Returned once, stored as a hash.
     pub secret: Option<String>,

@@ -26,7 +26,6 @@ const AGAIN: Duration = Duration::from_secs(30);
 /// The result of one test fetch: the client's name, or why it failed.
 #[derive(Debug)]
 pub struct Tried {
-    /// URL of the document.
     pub url: &'static str,
     /// The name in the document, or the failure.
     pub outcome: Result<Option<String>, TrialFailed>,

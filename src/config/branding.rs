@@ -37,17 +37,12 @@ pub static UNBRANDED: Branding = Branding {
 /// The look of the pages of people.
 #[derive(Clone, Debug)]
 pub struct Branding {
-    /// Name of the organisation.
     pub name: Option<String>,
-    /// Its logo.
     pub logo: Option<Logo>,
     /// Style rules that set the accent colour; empty if none is configured. Made of hexadecimal digits only.
     pub style: String,
-    /// Where people get help.
     pub support: Option<BrandLink>,
-    /// Terms of service.
     pub terms: Option<BrandLink>,
-    /// Privacy policy.
     pub privacy: Option<BrandLink>,
     /// The zone in which people read times; UTC without one.
     pub timezone: Option<TimeZone>,
@@ -76,12 +71,9 @@ impl Branding {
     }
 }
 
-/// A checked logo.
 #[derive(Clone, Debug)]
 pub struct Logo {
-    /// Its media type.
     pub media_type: &'static str,
-    /// The file.
     pub bytes: Bytes,
     /// Path and query under which we serve it. The query changes with the file, so that browsers may keep it.
     pub path: String,

@@ -12,7 +12,6 @@ use super::values::SecretText;
 pub struct ConfigFingerprint(pub(super) BTreeMap<String, [u8; 32]>);
 
 impl ConfigFingerprint {
-    /// Records a value.
     pub(super) fn note(&mut self, key: String, value: &Value) {
         self.0.insert(key, hash(value.to_string().as_bytes()));
     }

@@ -10,7 +10,6 @@ use crate::policy::Facts;
 pub enum InForce {
     /// Access with these scopes; an empty set is normal for a server without scopes.
     Scopes(ScopeSet),
-    /// No access.
     Nothing,
     /// The MCP server is no longer configured.
     ServerGone,

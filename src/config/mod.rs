@@ -75,7 +75,6 @@ pub use tls::{AcmeConfig, CertificateRefused, ServedCertificate, TlsConfig};
 pub use value_type::ValueType;
 pub use values::{SecretText, parse_duration};
 
-/// The complete configuration.
 #[derive(Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a key of its own")]
 pub struct Config {
@@ -102,9 +101,7 @@ pub struct Config {
     pub allowed_origins: Vec<String>,
     /// Proxies whose `X-Forwarded-For` is trusted.
     pub trusted_proxies: Vec<IpNet>,
-    /// The identity provider.
     pub upstream: UpstreamConfig,
-    /// The MCP servers.
     pub resources: Vec<ResourceConfig>,
     /// Clients that are listed in the configuration.
     pub clients: Vec<ClientConfig>,
@@ -122,7 +119,6 @@ pub struct Config {
     pub landing: bool,
     /// Name, logo, colour and links on the pages of people.
     pub branding: Branding,
-    /// The targets of notifications.
     pub notify: Vec<NotifyTarget>,
     /// What is exported over OTLP.
     pub telemetry: Box<TelemetryConfig>,
@@ -134,7 +130,6 @@ pub struct Config {
     pub usage_retention: Duration,
     /// Lifetimes of tokens, codes and grants.
     pub tokens: TokenLifetimes,
-    /// Limits and quotas.
     pub limits: Limits,
     /// Hashes of the configured values, to detect changes.
     pub written: ConfigFingerprint,
@@ -156,13 +151,10 @@ pub struct UpstreamConfig {
     pub allow_http: bool,
     /// Forward proxies for requests to the provider.
     pub proxies: Proxies,
-    /// Our client id there.
     pub client_id: String,
-    /// Our client secret there.
     pub client_secret: SecretText,
     /// When that secret ends, if the provider gave it an end.
     pub client_secret_expires: Option<Timestamp>,
-    /// Scopes to request.
     pub scopes: Vec<String>,
     /// How to request a refresh token; [`Offline::NoScope`] if `scopes` is configured.
     pub offline: Offline,
@@ -191,15 +183,10 @@ pub struct UpstreamConfig {
 /// Where to find facts about a person, and the order of the sources.
 #[derive(Clone, Debug)]
 pub struct ClaimPlan {
-    /// Display name.
     pub name: ClaimPath,
-    /// E-mail address.
     pub email: ClaimPath,
-    /// Groups.
     pub groups: ClaimPath,
-    /// Roles.
     pub roles: ClaimPath,
-    /// Permissions.
     pub permissions: ClaimPath,
     /// The facts that rules read.
     pub read_by_rules: FactSet,
@@ -211,13 +198,10 @@ pub struct ClaimPlan {
     pub extra: Vec<ClaimPath>,
 }
 
-/// Source of claims.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr, VariantArray)]
 pub enum ClaimSource {
-    /// The ID token.
     #[strum(serialize = "id_token")]
     IdToken,
-    /// The userinfo endpoint.
     #[strum(serialize = "userinfo")]
     Userinfo,
     /// The provider's access token, if it is a JWT.
@@ -257,7 +241,6 @@ pub struct ResourceConfig {
     pub name: Option<String>,
     /// Its scopes, in the configured order.
     pub scopes: Vec<ScopeConfig>,
-    /// The access rules.
     pub policy: Policy,
     /// Signature algorithm of its tokens.
     pub token_alg: TokenAlg,
@@ -320,7 +303,6 @@ pub enum Transport {
 /// A client that is listed in the configuration. Only the administrator can change it.
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
-    /// `client_id`.
     pub client_id: String,
     /// Its metadata, subject to the same rules as that of clients that register themselves.
     pub metadata: ClientMetadata,
@@ -388,7 +370,6 @@ impl TokenAlg {
         self.alg().as_str()
     }
 
-    /// Returns the algorithm.
     pub const fn alg(self) -> Alg {
         match self {
             Self::Es256 => Alg::Es256,
@@ -461,7 +442,6 @@ pub enum ClientApproval {
     FirstUse,
 }
 
-/// Lifetimes.
 #[derive(Clone, Copy, Debug)]
 pub struct TokenLifetimes {
     /// Access token: 1 to 60 minutes.
@@ -481,7 +461,6 @@ pub struct TokenLifetimes {
 /// Where the public listener is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerAddress {
-    /// Its address.
     pub listen: SocketAddr,
     /// The host that its certificate is for; `None`: it speaks plain HTTP.
     pub tls_host: Option<Host>,
@@ -490,7 +469,6 @@ pub struct ListenerAddress {
 /// A configuration that passed all checks.
 #[derive(Debug)]
 pub struct Loaded {
-    /// The configuration.
     pub config: Config,
     /// Settings that are allowed but deserve attention.
     pub warnings: Vec<String>,

@@ -50,13 +50,11 @@ impl NotifyEvent {
         Self::EndsSoon,
     ];
 
-    /// Returns its name.
     pub fn as_str(self) -> &'static str {
         self.into()
     }
 }
 
-/// A set of kinds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NotifyEvents(u16);
 
@@ -88,12 +86,10 @@ impl NotifyEvents {
     }
 }
 
-/// A target of notifications.
 #[derive(Clone, Debug)]
 pub struct NotifyTarget {
     /// Its name in the log, on the admin page and on the command line.
     pub name: String,
-    /// How it is reached.
     pub channel: NotifyChannel,
     /// The kinds that it receives.
     pub events: NotifyEvents,
@@ -121,14 +117,12 @@ pub enum HookFormat {
     Slack,
     /// A workflow of Microsoft Teams.
     Teams,
-    /// A webhook of Discord.
     Discord,
 }
 
 /// A URL that receives messages.
 #[derive(Clone, Debug)]
 pub struct Hook {
-    /// The format.
     pub format: HookFormat,
     /// The URL. Anybody who knows it can post there.
     pub url: HookUrl,
@@ -141,7 +135,6 @@ pub struct Hook {
 pub struct HookUrl(pub(super) Url);
 
 impl HookUrl {
-    /// Returns the URL.
     pub fn expose(&self) -> &Url {
         &self.0
     }
@@ -164,7 +157,6 @@ impl fmt::Debug for HookUrl {
 pub struct SigningSecret(pub(super) zeroize::Zeroizing<Vec<u8>>);
 
 impl SigningSecret {
-    /// Returns the bytes.
     pub fn expose(&self) -> &[u8] {
         &self.0
     }
@@ -206,15 +198,12 @@ impl MailSecurity {
 pub struct MailServer {
     /// Name or address.
     pub host: String,
-    /// Port.
     pub port: u16,
     /// How the connection is protected.
     pub security: MailSecurity,
     /// User name and password.
     pub login: Option<(String, SecretText)>,
-    /// The sender's address.
     pub from: String,
-    /// The recipients' addresses.
     pub to: Vec<String>,
 }
 

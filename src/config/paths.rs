@@ -3,7 +3,6 @@
 //!
 //! All paths are relative to the path of `public_url`.
 
-/// The authorization endpoint.
 pub const AUTHORIZE: &str = "/authorize";
 /// Button of a page that offers to try an authorization again.
 pub const AUTHORIZE_AGAIN: &str = "/authorize/again";
@@ -31,19 +30,14 @@ pub const ACCOUNT_SIGN_OUT: &str = "/account/sign-out";
 pub const ACCOUNT_SIGN_OUT_EVERYWHERE: &str = "/account/sign-out-everywhere";
 /// Button that chooses the language of the pages.
 pub const ACCOUNT_LANGUAGE: &str = "/account/language";
-/// The logo of `[branding]`.
 pub const LOGO: &str = "/branding/logo";
 /// The icon in the browser's tab, if there is no logo.
 pub const ICON: &str = "/branding/icon";
-/// Dynamic client registration.
 pub const REGISTER: &str = "/register";
 /// Management of a registered client.
 pub const REGISTERED: &str = "/register/{client_id}";
-/// The token endpoint.
 pub const TOKEN: &str = "/token";
-/// The revocation endpoint.
 pub const REVOKE: &str = "/revoke";
-/// The introspection endpoint.
 pub const INTROSPECT: &str = "/introspect";
 /// Receives logout tokens of the identity provider (OpenID Connect Back-Channel Logout).
 pub const BACKCHANNEL_LOGOUT: &str = "/backchannel-logout";
@@ -61,7 +55,6 @@ pub const SERVER_METADATA: &str = "/.well-known/oauth-authorization-server";
 pub const OPENID_CONFIGURATION: &str = "/.well-known/openid-configuration";
 /// Metadata of a protected resource (RFC 9728).
 pub const RESOURCE_METADATA: &str = "/.well-known/oauth-protected-resource";
-/// The JWK set.
 pub const JWKS: &str = "/.well-known/jwks.json";
 
 /// Page that says what this is and how to connect an application. It is not in the list below, because it hides no

@@ -14,7 +14,6 @@ use crate::policy::ClaimShape;
 pub struct Preset {
     /// Value of `provider = "…"`, and the first part of every `sub` that we issue.
     pub name: &'static str,
-    /// Protocol of the provider.
     pub protocol: Protocol,
     /// The issuer, with placeholders in braces for the keys.
     pub issuer: &'static str,
@@ -85,7 +84,6 @@ impl Preset {
 pub struct SignOut {
     /// The sign-out endpoint.
     pub at: SignOutAt,
-    /// Its parameters.
     pub form: SignOutForm,
 }
 
@@ -121,10 +119,8 @@ const PING_SIGN_OUT: SignOut = SignOut {
     form: SignOutForm::Own { client_id: None, return_to: "TargetResource" },
 };
 
-/// Protocol of a provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
-    /// OpenID Connect.
     Oidc,
     /// OAuth, with GitHub's own API for the identity of the person.
     GitHub,
@@ -135,9 +131,7 @@ pub enum Protocol {
 pub struct IssuerKey {
     /// Name of the key in `[upstream]`.
     pub name: &'static str,
-    /// Example of a value.
     pub example: &'static str,
-    /// Format of a value.
     pub kind: KeyKind,
 }
 
@@ -150,7 +144,6 @@ pub enum KeyKind {
     Url,
     /// Letters, digits, `.`, `_`, `-`.
     Word,
-    /// A GUID.
     Guid,
     /// The whole issuer, byte for byte.
     Issuer,
@@ -171,7 +164,6 @@ pub enum Offline {
 /// The claims that identify a person.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SubjectForm {
-    /// The claim `sub`.
     Sub,
     /// The claims `tid` and `oid`, joined by a dot, because Entra's `sub` differs between applications.
     TidOid,
@@ -182,13 +174,9 @@ pub enum SubjectForm {
 pub struct ClaimDefaults {
     /// Name of the claim with the display name, or a JSON pointer to it; likewise below.
     pub name: &'static str,
-    /// Email address.
     pub email: &'static str,
-    /// Groups.
     pub groups: &'static str,
-    /// Roles.
     pub roles: &'static str,
-    /// Permissions.
     pub permissions: &'static str,
     /// How values are represented in these claims.
     pub shape: ClaimShape,

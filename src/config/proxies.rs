@@ -14,7 +14,6 @@ pub struct Proxies {
     pub exceptions: Vec<String>,
 }
 
-/// A forward proxy.
 #[derive(Clone, Debug)]
 pub struct Proxy {
     /// The environment variable that names it.

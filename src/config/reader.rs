@@ -29,9 +29,7 @@ pub struct Problem {
     pub key: String,
     /// The configured value, with secrets masked; `None` if there is none.
     pub value: Option<String>,
-    /// What is wrong.
     pub reason: String,
-    /// How to fix it.
     pub hint: String,
 }
 

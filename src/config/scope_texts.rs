@@ -12,9 +12,7 @@ pub const LANGUAGES: [&str; 6] = ["en", "de", "es", "fr", "ja", "zh-Hans"];
 /// A scope of an MCP server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScopeConfig {
-    /// The scope.
     pub scope: Scope,
-    /// Its text for people.
     pub text: Option<ScopeText>,
     /// Whether the consent page warns that this scope deletes or overwrites.
     pub destructive: bool,

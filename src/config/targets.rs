@@ -56,7 +56,6 @@ pub struct TargetConnection {
 pub struct ClientIdentity {
     /// The certificate, and those that lead from it to its authority.
     pub chain: Vec<CertificateDer<'static>>,
-    /// The private key.
     pub key: PrivateKeyDer<'static>,
 }
 

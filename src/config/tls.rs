@@ -42,7 +42,6 @@ pub struct ServedCertificate {
     certified: Arc<CertifiedKey>,
     /// From when it is valid.
     pub valid_from: Timestamp,
-    /// When it expires.
     pub expires_at: Timestamp,
 }
 

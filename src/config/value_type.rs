@@ -1,11 +1,8 @@
 //! Types of configuration values, as the reference and the JSON Schema name them.
 
-/// Type of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ValueType {
-    /// A text.
     Text,
-    /// `true` or `false`.
     Flag,
     /// A whole number in this range.
     Integer(u64, u64),
@@ -13,9 +10,7 @@ pub enum ValueType {
     Ratio,
     /// A duration in this range: `"90s"`, `"15m"`, `"8h"`, `"14d"`, or whole seconds.
     Duration(&'static str, &'static str),
-    /// A list of texts.
     Texts,
-    /// One of these words.
     Word(&'static [&'static str]),
     /// A list of these words.
     Words(&'static [&'static str]),
@@ -23,9 +18,7 @@ pub enum ValueType {
     Secret,
     /// Scopes: a list, or a table with the text of each.
     Scopes,
-    /// A table of texts.
     TextTable,
-    /// A table of secrets.
     SecretTable,
     /// A table of lists of scopes.
     ScopeTable,

@@ -27,13 +27,10 @@ const MAX_RECORDED_BYTES: usize = 64 * 1024 * 1024;
 pub struct Recorded {
     /// `GET`, `POST`, …
     pub method: String,
-    /// Path as received.
     pub path: String,
     /// Query as received, without the question mark.
     pub query: String,
-    /// All headers.
     pub headers: HeaderMap,
-    /// The complete body.
     pub body: Bytes,
 }
 
@@ -54,7 +51,6 @@ impl Recorded {
         })
     }
 
-    /// Returns a query parameter.
     pub fn query_param(&self, name: &str) -> Option<String> {
         param(self.query.as_bytes(), name)
     }
@@ -69,7 +65,6 @@ impl Recorded {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// Returns a cookie.
     pub(super) fn cookie(&self, name: &str) -> Option<&str> {
         self.headers
             .get_all(header::COOKIE)
@@ -222,7 +217,6 @@ pub(super) fn serve_router(listener: TcpListener, router: Router) -> io::Result<
     Ok(Running(stop))
 }
 
-/// Builds a JSON response.
 pub(super) fn json(status: StatusCode, body: &Value) -> Response {
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),

@@ -35,7 +35,6 @@ const OF_THE_CONNECTION: [HeaderName; 7] = [
     header::UPGRADE,
 ];
 
-/// A running front.
 pub struct TunnelFront(Running);
 
 /// Where requests go on to.

@@ -31,7 +31,6 @@ pub(super) struct RequestReading {
 
 /// How much of the request body has been read.
 pub(super) enum BodyReading {
-    /// Nothing has been read.
     Unread(Body),
     /// The whole body has been read.
     Whole(Bytes),

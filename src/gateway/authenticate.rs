@@ -17,7 +17,6 @@ use crate::web::live_token;
 
 static UNKNOWN: LogThrottle = LogThrottle::new();
 
-/// An authenticated caller.
 #[derive(Clone)]
 pub(super) struct Caller {
     pub(super) grant: Arc<LiveGrant>,
@@ -25,7 +24,6 @@ pub(super) struct Caller {
     pub(super) scopes: ScopeSet,
     /// The effective scopes: those of the token and all that they imply.
     pub(super) may: ScopeSet,
-    /// When the token expires.
     pub(super) token_expires_at: Timestamp,
 }
 

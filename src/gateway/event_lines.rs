@@ -4,7 +4,6 @@
 pub(super) enum EventPart<'a> {
     /// Some of the data of an event.
     Data(&'a [u8]),
-    /// An event has ended.
     End,
 }
 

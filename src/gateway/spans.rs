@@ -120,7 +120,6 @@ pub(super) struct TargetSpan {
 }
 
 impl TargetSpan {
-    /// Begins the span.
     pub(super) fn begin(target: &Target, path: Option<&str>) -> Self {
         let Some(trace) = trace::current() else {
             return Self { span: None, traceparent: None, keeps_state: true };
@@ -143,7 +142,6 @@ impl TargetSpan {
         Self { span, traceparent, keeps_state: trace.is_continued() }
     }
 
-    /// Ends the span.
     pub(super) fn end(self, answer: &Result<axum::http::Response<Incoming>, GatewayRefused>) {
         let Some(mut span) = self.span else { return };
         match answer {

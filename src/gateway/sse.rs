@@ -121,7 +121,6 @@ fn with_data(raw: &[u8], data: &str) -> Vec<u8> {
 /// What to do with an event.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum FilterAction {
-    /// Pass it unchanged.
     Pass,
     /// Pass it with this data.
     Data(String),

@@ -56,7 +56,6 @@ impl Backends {
         Ok(Self { kept, new, connector })
     }
 
-    /// Sends a request.
     pub fn request(&self, request: Request<Body>) -> ResponseFuture {
         self.kept.request(request)
     }

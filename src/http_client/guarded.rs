@@ -54,7 +54,6 @@ pub const LONGEST_FETCH: Duration = Duration::from_secs(5);
 const TIMES: FetchTimeouts =
     FetchTimeouts { connect: Duration::from_secs(2), total: LONGEST_FETCH };
 
-/// Why a fetch failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FetchError {
     /// One of the host's addresses is not public. Nothing was connected to.
@@ -91,7 +90,6 @@ impl FetchError {
     }
 }
 
-/// A fetched document.
 #[derive(Clone, Debug)]
 pub struct Fetched {
     /// The whole body, within the limit.

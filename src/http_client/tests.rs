@@ -16,11 +16,9 @@ struct Closing {
 enum Second {
     /// It closes the connection without a response.
     Closed,
-    /// It resets the connection.
     Reset,
     /// It sends half a status line.
     Half,
-    /// It responds.
     Answered,
 }
 

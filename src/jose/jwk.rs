@@ -25,7 +25,6 @@ use serde_json::Value;
 
 use super::alg::Alg;
 
-/// A curve of ECDSA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Curve {
     /// NIST P-256, for ES256.
@@ -39,16 +38,13 @@ pub enum Curve {
 /// The numbers of a public key. They need not be a usable key: the point may lie off its curve.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PublicKey {
-    /// RSA.
     Rsa {
         /// `n`, big-endian.
         modulus: Vec<u8>,
         /// `e`, big-endian.
         exponent: Vec<u8>,
     },
-    /// ECDSA.
     Ec {
-        /// The curve.
         curve: Curve,
         /// The point in uncompressed form: 4, x, y.
         point: Vec<u8>,
@@ -239,7 +235,6 @@ impl VerifyingKey {
         self.parsed(alg).is_some()
     }
 
-    /// Verifies a signature.
     pub fn verify(&self, alg: Alg, message: &[u8], signature: &[u8]) -> Result<(), VerifyError> {
         let key = self.parsed(alg).ok_or(VerifyError::Key)?;
         key.verify_sig(message, signature).map_err(|_| VerifyError::Signature)

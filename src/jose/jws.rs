@@ -38,7 +38,6 @@ pub struct NotBase64;
 /// Why a header cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum HeaderError {
-    /// It is not base64url.
     #[error(transparent)]
     NotBase64(#[from] NotBase64),
     /// It is not JSON, or not of the expected shape.
@@ -65,7 +64,6 @@ impl<'a> Compact<'a> {
         }
     }
 
-    /// Returns the header.
     pub fn header<T: DeserializeOwned>(&self) -> Result<T, HeaderError> {
         Ok(serde_json::from_slice(&decode(self.header)?)?)
     }

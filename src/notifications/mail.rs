@@ -29,7 +29,6 @@ const MOST_LINES: usize = 64;
 /// How we greet. Reveals no name of this machine.
 const HELLO: &str = "[127.0.0.1]";
 
-/// Sends a message.
 pub(super) async fn send(
     http: &GuardedClient,
     server: &MailServer,

@@ -14,7 +14,6 @@ const LONGEST: usize = 200;
 pub struct Party {
     /// Its id: a client id, our `sub`, a resource identifier.
     pub id: String,
-    /// Its name.
     pub name: Option<String>,
 }
 
@@ -36,26 +35,19 @@ impl Party {
 /// One occurrence of what a message reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subject {
-    /// When it happened.
     pub at: Timestamp,
-    /// The client concerned.
     pub client: Option<Party>,
-    /// The person concerned.
     pub person: Option<Party>,
-    /// The MCP server concerned.
     pub server: Option<Party>,
     /// The reference that the person was shown.
     pub reference: Option<String>,
-    /// More about it.
     pub reason: Option<String>,
 }
 
-/// A message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notification {
     /// The same for every attempt to deliver it.
     pub id: String,
-    /// What happened.
     pub event: NotifyEvent,
     /// When it was queued.
     pub created_at: Timestamp,
@@ -156,7 +148,6 @@ impl Subject {
     }
 }
 
-/// Formats a time.
 pub(super) fn utc(moment: Timestamp, how: &str) -> String {
     let time = DateTime::from_timestamp(moment.unix(), 0);
     time.map(|time| time.format(how).to_string()).unwrap_or_default()

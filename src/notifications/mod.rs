@@ -23,7 +23,6 @@ pub use message::{Notification, Party, Subject};
 /// Why a message was not delivered. Contains nothing of the URL or of the answer's text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DeliveryFailed {
-    /// No answer came.
     #[error("it cannot be reached: {0}")]
     Unreachable(#[from] FetchError),
     /// A redirect, which could lead anywhere.
@@ -62,10 +61,8 @@ impl DeliveryFailed {
     }
 }
 
-/// A failed attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Undelivered {
-    /// Why.
     pub reason: DeliveryFailed,
     /// How long the receiver wants to be left alone.
     pub retry_after: Option<Duration>,

@@ -14,7 +14,6 @@ pub const MAX_STATE: usize = 4096;
 /// ours, the challenge is S256. It travels sealed through the consent page and the login.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuthorizationRequest {
-    /// The requesting client.
     pub client_id: String,
     /// The redirect URI as presented, including the port of a loopback URI.
     pub redirect_uri: String,

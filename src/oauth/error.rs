@@ -4,7 +4,6 @@
 /// An `error` code in a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorCode {
-    /// The request is malformed.
     InvalidRequest,
     /// The client could not be authenticated, or is unknown.
     InvalidClient,
@@ -22,7 +21,6 @@ pub enum ErrorCode {
     InvalidTarget,
     /// The person or the rules denied the request.
     AccessDenied,
-    /// The server failed.
     ServerError,
     /// The server cannot serve this now; the client may try again later.
     TemporarilyUnavailable,

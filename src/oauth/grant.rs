@@ -18,9 +18,7 @@ pub struct IssuedCode {
     pub code_challenge: CodeChallenge,
     /// The resource: the audience of the tokens.
     pub resource: String,
-    /// When it expires.
     pub expires_at: Timestamp,
-    /// When it was issued.
     pub issued_at: Timestamp,
 }
 
@@ -29,9 +27,7 @@ pub struct IssuedCode {
 pub struct Redemption<'a> {
     /// The authenticated client.
     pub client_id: &'a str,
-    /// `redirect_uri`, if sent.
     pub redirect_uri: Option<&'a str>,
-    /// `code_verifier`, if sent.
     pub code_verifier: Option<&'a str>,
     /// `resource`, if sent, in our own spelling.
     pub resource: Option<&'a str>,
@@ -109,7 +105,6 @@ pub enum TokenRefused {
     /// Never issued, or already deleted.
     #[error("the authorization code is not known")]
     UnknownCode,
-    /// Its lifetime is over.
     #[error("the authorization code has expired")]
     ExpiredCode,
     /// Issued by a replica whose clock is ahead, or before this clock was set back.
@@ -123,7 +118,6 @@ pub enum TokenRefused {
     /// Too many wrong attempts have invalidated it.
     #[error("the authorization code was burnt by wrong attempts")]
     BurntCode,
-    /// Issued to another client.
     #[error("issued to another client")]
     OtherClient,
     /// Issued for another redirect URI.
@@ -144,7 +138,6 @@ pub enum TokenRefused {
     /// Not used for too long, or past the absolute end of the grant.
     #[error("the refresh token has expired")]
     ExpiredRefreshToken,
-    /// The grant was revoked.
     #[error("the grant has ended")]
     EndedGrant,
     /// Used again after its successor was used, or after the grace period. The grant is revoked.
@@ -162,7 +155,6 @@ pub enum TokenRefused {
     /// The resource is not that of the grant.
     #[error("resource is not the one this grant is for")]
     OtherResource,
-    /// The scope is malformed.
     #[error("scope is malformed")]
     Scope,
     /// The scope exceeds the grant.

@@ -71,7 +71,6 @@ impl MacInput {
         Self(Vec::with_capacity(bytes))
     }
 
-    /// Adds a part.
     pub fn add(&mut self, part: &[u8]) {
         self.0.extend_from_slice(&(part.len() as u64).to_be_bytes());
         self.0.extend_from_slice(part);

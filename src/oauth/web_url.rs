@@ -30,7 +30,6 @@ pub enum WebUrlRefused {
     /// A user name or password (`user@`).
     #[error("it holds a user name or password")]
     UserInfo,
-    /// A fragment (`#`).
     #[error("it holds a fragment")]
     Fragment,
     /// A query (`?`) in a client id.
@@ -161,7 +160,6 @@ impl ClientIdUrl {
         Ok(Self(url))
     }
 
-    /// Returns the URL.
     pub fn url(&self) -> &WebUrl {
         &self.0
     }

@@ -63,7 +63,6 @@ pub enum ClaimShape {
     #[default]
     #[strum(serialize = "auto")]
     Auto,
-    /// A list of strings.
     #[strum(serialize = "list")]
     List,
     /// One string, separated by spaces.

@@ -10,9 +10,7 @@ const EXACT: f64 = 9_007_199_254_740_992.0;
 /// Three-valued result of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holds {
-    /// It is true.
     Yes,
-    /// It is false.
     No,
     /// The fact that it reads is unknown.
     Unknown,

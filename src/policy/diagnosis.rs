@@ -18,7 +18,6 @@ const ALTERNATIVES: usize = 3;
 pub struct RuleFinding<'a> {
     /// Its position in the configuration, from 0.
     pub position: usize,
-    /// The rule.
     pub rule: &'a Rule,
     /// Its conditions, and whether each is true.
     pub conditions: Vec<(Condition<'a>, Holds)>,
@@ -51,18 +50,15 @@ impl RuleFinding<'_> {
 /// Why the person lacks the scopes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// No rule matches.
     NoRuleMatches,
     /// Rules match, and none of them allows what is lacking.
     NotAllowed,
-    /// A rule denies it.
     Denied,
 }
 
 /// A change that would give the person some of the scopes. All steps are needed.
 #[derive(Clone, Debug)]
 pub struct Way<'a> {
-    /// The steps.
     pub steps: Vec<ChangeStep<'a>>,
     /// The scopes that the person would then get in addition.
     pub gives: ScopeSet,
@@ -219,7 +215,6 @@ fn candidates<'r, 'a>(rules: &'r [RuleFinding<'a>], denied: &ScopeSet) -> Vec<&'
     candidates
 }
 
-/// The search for ways.
 struct Search<'s, 'a> {
     found: &'s Diagnosis<'a>,
     applicant: Applicant<'s>,

@@ -4,15 +4,10 @@
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "a set with named members")]
 pub struct FactSet {
-    /// Groups.
     pub groups: bool,
-    /// Roles.
     pub roles: bool,
-    /// Permissions.
     pub permissions: bool,
-    /// The e-mail address.
     pub email: bool,
-    /// Other claims.
     pub claims: bool,
 }
 

@@ -63,7 +63,6 @@ impl std::fmt::Display for Fact {
 /// An e-mail address and whether the provider has verified it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Email {
-    /// The address.
     pub address: String,
     /// True only if `email_verified` was JSON `true`.
     pub verified: bool,
@@ -85,13 +84,11 @@ impl std::fmt::Display for Email {
 pub struct Facts {
     /// The person's subject at the identity provider.
     pub subject: String,
-    /// Groups.
     #[serde(default)]
     pub groups: Fact,
     /// Roles, a namespace separate from groups.
     #[serde(default)]
     pub roles: Fact,
-    /// Permissions.
     #[serde(default)]
     pub permissions: Fact,
     /// E-mail address. `None` if the person has none, or if `email_unknown` is set.
@@ -135,7 +132,6 @@ pub enum OnExcess {
     #[default]
     #[strum(serialize = "narrow")]
     Narrow,
-    /// The request is refused.
     #[strum(serialize = "reject")]
     Reject,
 }

@@ -18,7 +18,6 @@ pub enum ChangeStep<'a> {
     Confirm,
     /// At the identity provider: tell what the condition reads, which is unknown now.
     Tell {
-        /// The condition.
         condition: Condition<'a>,
         /// Whether what is told then has to match it; otherwise it must not.
         matching: bool,
@@ -27,32 +26,16 @@ pub enum ChangeStep<'a> {
     TakeAway {
         /// The condition that reads them.
         condition: Condition<'a>,
-        /// The values.
         values: Vec<String>,
     },
     /// At the identity provider: give the person permissions with the names of these scopes.
     Permission(ScopeSet),
     /// In the configuration: add one of these values of the person to the condition.
-    Admit {
-        /// Position of the rule.
-        rule: usize,
-        /// The condition.
-        condition: Condition<'a>,
-        /// The values.
-        values: Vec<String>,
-    },
+    Admit { rule: usize, condition: Condition<'a>, values: Vec<String> },
     /// In the configuration: take these values out of the condition.
-    Exempt {
-        /// Position of the rule.
-        rule: usize,
-        /// The condition.
-        condition: Condition<'a>,
-        /// The values, as configured.
-        values: Vec<String>,
-    },
+    Exempt { rule: usize, condition: Condition<'a>, values: Vec<String> },
     /// In the configuration: change a rule that denies.
     ChangeDeny {
-        /// Position of the rule.
         rule: usize,
         /// The scopes that it denies.
         scopes: ScopeSet,
@@ -64,9 +47,7 @@ pub enum ChangeStep<'a> {
 /// Where a change is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Side {
-    /// At the identity provider.
     Provider,
-    /// In the configuration.
     Configuration,
     /// At the provider where that is possible, otherwise in the configuration.
     Any,

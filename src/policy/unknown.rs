@@ -16,9 +16,7 @@ const CLIENT: &str = "client";
 enum FactState {
     /// The value that the rule names.
     Fits,
-    /// Another value.
     Other,
-    /// No value.
     Absent,
     /// Unreadable, truncated, or its source did not respond.
     Unknown,

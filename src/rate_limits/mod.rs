@@ -46,14 +46,12 @@ pub enum LimitedAction {
     TokenFailure,
     /// A failed sign-in to the admin pages.
     AdminSignInFailure,
-    /// A client registration.
     Registration,
     /// A request for metadata or keys.
     Discovery,
 }
 
 impl LimitedAction {
-    /// The number of actions.
     pub const KINDS: usize = Self::Discovery as usize + 1;
 
     /// Returns the key of this action's limit in `[limits]`.

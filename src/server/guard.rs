@@ -34,7 +34,6 @@ pub(super) struct ListenerContext {
 /// What happens to requests on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AcceptMode {
-    /// Requests are served.
     Serve,
     /// The process is shutting down: only health probes are served, other requests get a 503.
     Drain,

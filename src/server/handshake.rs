@@ -25,7 +25,6 @@ const NOT_TLS: &str =
 /// The time limits of a handshake.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct HandshakeTimes {
-    /// For the first byte.
     pub(super) first_byte: Duration,
     /// For the rest.
     pub(super) handshake: Duration,

@@ -107,7 +107,6 @@ impl AsyncWrite for PatientSocket {
 pub(super) enum ClientStream {
     /// Without TLS.
     Plain(PatientSocket),
-    /// With TLS.
     Secured(Box<TlsStream<PatientSocket>>),
 }
 

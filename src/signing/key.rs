@@ -22,7 +22,6 @@ enum Signer {
     EdDsa(Ed25519KeyPair),
 }
 
-/// A parsed key.
 pub(super) struct SigningKey {
     pub(super) created_at: Timestamp,
     pub(super) signs_from: Timestamp,

@@ -39,7 +39,6 @@ const ROUND: Duration = Duration::from_secs(20);
 pub(super) struct Keeper {
     storage: Storage,
     clock: Clock,
-    /// Algorithms in use.
     algs: parking_lot::Mutex<Vec<TokenAlg>>,
     /// When the keys were last read. The lock lets one task read while the others wait for it.
     read_at: Mutex<Timestamp>,
@@ -61,7 +60,6 @@ impl Keeper {
     }
 }
 
-/// Result of a rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyRotation {
     /// The next keys are stored.

@@ -19,7 +19,6 @@ use crate::telemetry::audit::AuditEvent;
 
 /// A code to be issued.
 pub struct NewCode<'a> {
-    /// The code.
     pub code: &'a Secret<AuthorizationCode>,
     /// The request that the client made and the person approved.
     pub request: &'a AuthorizationRequest,
@@ -27,7 +26,6 @@ pub struct NewCode<'a> {
     pub scopes: &'a ScopeSet,
     /// Our `sub` for the person.
     pub subject: &'a str,
-    /// When the code expires.
     pub expires_at: Timestamp,
 }
 
@@ -87,7 +85,6 @@ pub struct CodeExchange<'a> {
 /// A code as it is stored, with what decides whether it may be redeemed.
 struct StoredCode {
     issued: IssuedCode,
-    /// Failed attempts so far.
     failures: i64,
     redeemed_at: Option<Timestamp>,
     session_id: String,

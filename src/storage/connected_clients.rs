@@ -16,13 +16,11 @@ const MOST: i64 = 1000;
 /// A client that a person has connected to an MCP server. Several grants make one entry.
 #[derive(Clone, Debug)]
 pub struct ConnectedClient {
-    /// Its `client_id`.
     pub client_id: String,
     /// The client's metadata as JSON; `None` if the client was deleted.
     pub client_metadata: Option<String>,
     /// Whether the client is trusted, by an administrator or the configuration.
     pub trusted: bool,
-    /// The MCP server.
     pub resource: String,
     /// All scopes to which the person consented.
     pub scopes: ScopeSet,
@@ -37,7 +35,6 @@ pub struct ConnectedClient {
 /// A single consent, with what is known of the person since.
 #[derive(Clone, Debug)]
 pub struct Approved {
-    /// The scopes.
     pub scopes: ScopeSet,
     /// The person's facts from the identity provider, in the upstream session of this grant.
     pub facts: Facts,

@@ -19,9 +19,7 @@ const MOST: i64 = 1000;
 /// The creator of a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskMaker {
-    /// The person.
     pub subject: String,
-    /// The client.
     pub client_id: String,
     /// The scopes that the creating call needed.
     pub scopes: ScopeSet,

@@ -110,7 +110,6 @@ use crate::oauth::sealed::{Purpose, Sealer};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace;
 
-/// A query under construction.
 type SqlQuery<'q> = Query<'q, Any, AnyArguments>;
 
 /// The database, the key that seals its confidential columns, and what this process remembers of its
@@ -237,7 +236,6 @@ impl Storage {
         &self.sealer
     }
 
-    /// Returns the engine.
     pub fn engine(&self) -> Engine {
         self.database.engine()
     }

@@ -28,7 +28,6 @@ pub struct FoundRefreshToken {
     pub subject: String,
     /// The audience: the URI of the protected resource.
     pub resource: String,
-    /// The consented scopes.
     pub consented_scopes: ScopeSet,
     /// The absolute end of the grant.
     pub grant_expires_at: Timestamp,

@@ -36,9 +36,7 @@ pub enum RefusedAt {
 pub struct NewRefusal<'a> {
     /// Our `sub` of the person.
     pub subject: &'a str,
-    /// The MCP server.
     pub resource: &'a str,
-    /// The client.
     pub client_id: &'a str,
     /// When it happened in the life of a connection.
     pub step: RefusedAt,
@@ -55,9 +53,7 @@ pub struct NewRefusal<'a> {
 pub struct RefusedPerson {
     /// Our `sub` of the person.
     pub subject: String,
-    /// The MCP server.
     pub resource: String,
-    /// The client.
     pub client_id: String,
     /// When it happened in the life of a connection.
     pub step: RefusedAt,
@@ -69,15 +65,12 @@ pub struct RefusedPerson {
     pub person: Person,
     /// Whether lists were cut, because the provider sent too much.
     pub cut: bool,
-    /// When it happened.
     pub refused_at: Timestamp,
     /// The first of the refusals that this row counts.
     pub first_at: Timestamp,
-    /// How many there were.
     pub times: i64,
 }
 
-/// What is sealed.
 #[derive(Serialize, Deserialize)]
 struct SealedRefusal {
     step: RefusedAt,

@@ -25,7 +25,6 @@ const LEASE: Duration = Duration::from_mins(2);
 pub struct ReplicaReport {
     /// Random id, chosen at the start of the process.
     pub id: String,
-    /// Version of the program.
     pub version: String,
     /// A keyed hash for each part of the configuration: `tokens=… upstream=…`.
     pub configuration: String,

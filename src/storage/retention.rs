@@ -312,7 +312,6 @@ impl Storage {
     }
 }
 
-/// Recounts the registered clients.
 pub(super) async fn count_clients(step: &mut Transaction) -> Result<(), StorageError> {
     sqlx::query(
         "UPDATE counters SET value = (SELECT COUNT(*) FROM clients WHERE kind = 'registered')

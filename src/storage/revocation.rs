@@ -116,7 +116,11 @@ pub(super) enum RevocationScope<'a> {
     /// A grant beyond the limit of a person. The person is not asked again because of it.
     SurplusGrant(&'a str),
     /// What a person has of a client at an MCP server.
-    Connection { subject: &'a str, client_id: &'a str, resource: &'a str },
+    Connection {
+        subject: &'a str,
+        client_id: &'a str,
+        resource: &'a str,
+    },
     /// What a client has received, without the logins that are under way.
     ClientGrants(&'a str),
     /// Everything of a client.
@@ -129,11 +133,9 @@ pub(super) enum RevocationScope<'a> {
     Session(&'a str),
     /// What was issued before the row id. Row ids begin with their time.
     IssuedBefore(&'a str),
-    /// Everything.
     Everything,
 }
 
-/// What has ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Revoked {
     /// Upstream sessions that were active.

@@ -20,7 +20,6 @@ pub struct StoredKey {
     pub generation: i64,
     /// PKCS#8, DER.
     pub private_key: Zeroizing<Vec<u8>>,
-    /// When it was generated.
     pub created_at: Timestamp,
     /// When it may start to sign. Of several that may, the one with the highest generation signs.
     pub signs_from: Timestamp,
@@ -31,15 +30,12 @@ pub struct StoredKey {
 /// A key that is no longer published. Its private key has been erased.
 #[derive(Clone, Debug)]
 pub struct RetiredKey {
-    /// The `kid`.
     pub kid: String,
     /// `ES256`, `RS256` or `EdDSA`.
     pub alg: String,
     /// Counts up from 1 for each algorithm.
     pub generation: i64,
-    /// When it was generated.
     pub created_at: Timestamp,
-    /// When it was retired.
     pub retired_at: Timestamp,
 }
 

@@ -37,7 +37,6 @@ impl Person {
 /// Tokens of the identity provider. They are sent to that provider only. Stored sealed.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UpstreamTokens {
-    /// Access token.
     pub access_token: String,
     /// Refresh token. Without it, the session cannot be checked again.
     pub refresh_token: Option<String>,
@@ -74,7 +73,6 @@ pub struct SessionUpdate {
     pub tokens: UpstreamTokens,
 }
 
-/// A session as stored.
 #[derive(Clone, Debug)]
 pub struct UpstreamSession {
     /// Row id: a hash of issuer, subject and sid.

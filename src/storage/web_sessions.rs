@@ -33,7 +33,6 @@ impl Realm {
 pub struct NewSignIn<'a> {
     /// The value of the cookie.
     pub token: &'a Secret<ConsoleSession>,
-    /// The pages.
     pub realm: Realm,
     /// The session at the identity provider.
     pub session: &'a SessionUpdate,
@@ -48,7 +47,6 @@ pub struct NewSignIn<'a> {
 /// A session at our pages.
 #[derive(Clone, Debug)]
 pub struct WebSession {
-    /// Row id.
     pub id: String,
     /// Our `sub`.
     pub subject: String,

@@ -117,7 +117,6 @@ pub const REFUSALS: &[&str] = &[
 pub const ROUTINE: &[&str] =
     &["code_redeemed", "consent_remembered", "refresh_grace_replayed", "refresh_rotated"];
 
-/// Who caused an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Actor {
     /// A client, at an endpoint for clients.
@@ -126,9 +125,7 @@ pub enum Actor {
     Person,
     /// An administrator, by our `sub`.
     Admin(String),
-    /// The identity provider.
     Provider,
-    /// The server itself.
     Server,
     /// An administrator who ran a command on this machine.
     Shell,
@@ -147,7 +144,6 @@ impl std::fmt::Display for Actor {
     }
 }
 
-/// An audit event.
 #[derive(Clone, Debug)]
 pub struct AuditEvent {
     /// Id that sorts by time, and within one millisecond of this process by order of creation.
@@ -156,19 +152,14 @@ pub struct AuditEvent {
     pub at: i64,
     /// The event's name, one of [`EVENTS`].
     pub event: &'static str,
-    /// Who caused an event.
     pub actor: Actor,
-    /// The client concerned.
     pub client_id: Option<String>,
     /// The person concerned, by our `sub`.
     pub subject: Option<String>,
-    /// The MCP server concerned.
     pub resource: Option<String>,
-    /// The grant concerned.
     pub grant_id: Option<String>,
     /// The reference that a page showed to the person.
     pub reference: Option<String>,
-    /// Further details, by name.
     pub detail: Map<String, Value>,
     /// Part of a flood: only the log gets this event, because the trail would fill the database.
     pub log_only: bool,
@@ -218,7 +209,6 @@ impl AuditEvent {
         self
     }
 
-    /// The client concerned.
     #[must_use]
     pub fn client(mut self, id: &str) -> Self {
         self.client_id = Some(id.to_owned());
@@ -239,14 +229,12 @@ impl AuditEvent {
         self
     }
 
-    /// The MCP server concerned.
     #[must_use]
     pub fn resource(mut self, resource: &str) -> Self {
         self.resource = Some(resource.to_owned());
         self
     }
 
-    /// The grant concerned.
     #[must_use]
     pub fn grant(mut self, id: &str) -> Self {
         self.grant_id = Some(id.to_owned());
@@ -260,7 +248,6 @@ impl AuditEvent {
         self
     }
 
-    /// Adds a detail.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.detail.insert(name.to_owned(), value.into());

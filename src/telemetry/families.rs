@@ -23,7 +23,6 @@ pub(super) fn seconds() -> Histogram {
     Histogram::new(SECONDS)
 }
 
-/// Returns a single label.
 pub(super) fn one(name: &'static str, value: &'static str) -> Labels<1> {
     [(name, Cow::Borrowed(value))]
 }

@@ -42,7 +42,6 @@ thread_local! {
     static OWN: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Starts the writer thread.
 pub(super) fn start() {
     if WRITING.swap(true, Ordering::SeqCst) {
         return;
@@ -117,7 +116,6 @@ struct WaitingLines {
 #[derive(Default)]
 struct Batch {
     bytes: Vec<u8>,
-    /// Where each line ends.
     ends: Vec<usize>,
 }
 

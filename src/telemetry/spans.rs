@@ -16,9 +16,7 @@ pub enum SpanKind {
 /// The value of an attribute.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SpanValue {
-    /// A text.
     Text(Cow<'static, str>),
-    /// A number.
     Number(i64),
 }
 
@@ -50,15 +48,12 @@ pub struct FinishedSpan {
     pub context: TraceContext,
     /// The span above it, in the same trace.
     pub parent: Option<[u8; 8]>,
-    /// Its name.
     pub name: Cow<'static, str>,
     /// Its role.
     pub kind: SpanKind,
     /// When it began and ended, in nanoseconds since the Unix epoch.
     pub time: (u64, u64),
-    /// Its attributes.
     pub attributes: Vec<SpanAttribute>,
-    /// Whether it failed.
     pub failed: bool,
     /// Spans of other traces that it belongs to as well.
     pub links: Vec<TraceContext>,

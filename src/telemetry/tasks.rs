@@ -22,10 +22,8 @@ pub enum Task {
     /// Accepts connections on the listener that redirects to https.
     #[strum(serialize = "http connections")]
     PlainConnections,
-    /// Reloads the configuration.
     #[strum(serialize = "reload")]
     Reload,
-    /// Removes expired rows.
     #[strum(serialize = "clean-up")]
     CleanUp,
     /// Loads, rotates and retires signing keys.
@@ -46,7 +44,6 @@ pub enum Task {
     /// Exports telemetry.
     #[strum(serialize = "telemetry")]
     Telemetry,
-    /// Delivers notifications to administrators.
     #[strum(serialize = "notifications")]
     Notifications,
     /// Notices changes that commands of administrators make in the database.

@@ -154,12 +154,10 @@ impl RequestTrace {
         self.0.undecided || self.0.state.lock().context.sampled
     }
 
-    /// Returns its name.
     pub fn name(&self) -> Cow<'static, str> {
         self.0.state.lock().name.clone()
     }
 
-    /// Renames it.
     pub fn rename(&self, name: impl Into<Cow<'static, str>>) {
         self.0.state.lock().name = name.into();
     }

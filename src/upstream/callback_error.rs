@@ -11,7 +11,6 @@ static ANSWERED_ERROR: KeyedLogThrottle = KeyedLogThrottle::new();
 pub struct CallbackParams<'a> {
     /// The issuer (RFC 9207).
     pub iss: Option<&'a str>,
-    /// The authorization code.
     pub code: Option<&'a str>,
     /// The error code, in place of `code`.
     pub error: Option<&'a str>,

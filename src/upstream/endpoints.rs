@@ -8,7 +8,6 @@ use crate::http_client::is_loopback;
 /// Who sends requests to an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Requester {
-    /// A person's browser.
     Browser,
     /// Portcullis.
     Server,
@@ -25,7 +24,6 @@ pub(super) const ENDPOINTS: [(&str, Requester); 4] = [
 /// How a request to an endpoint is transported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Carriage {
-    /// Over TLS.
     Https,
     /// Plain http on a loopback address.
     Loopback,

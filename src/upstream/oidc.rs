@@ -26,7 +26,6 @@ use crate::storage::Person;
 pub(super) struct IdTokenIdentity {
     /// Our identifier of the person, built by the preset's rule.
     pub(super) subject: String,
-    /// The claim `sub`.
     pub(super) sub: String,
     pub(super) sid: Option<String>,
     /// All claims of the ID token.

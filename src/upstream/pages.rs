@@ -28,7 +28,6 @@ pub struct PagesLogin {
 pub struct PagesWish<'a> {
     /// The provider must authenticate the person even if it knows the browser. Then the others do not count.
     pub anew: bool,
-    /// The `prompt` to send.
     pub prompt: Option<&'a str>,
     /// The person can choose another account, if the provider can offer that.
     pub other_account: bool,

@@ -15,7 +15,6 @@ use crate::jose::jws::{Compact, HeaderError, NotCompact};
 /// A parsed JWT whose signature is not verified yet.
 pub(super) struct Signed<'a> {
     pub(super) alg: Alg,
-    /// The header's `typ`.
     pub(super) typ: Option<String>,
     kid: Option<String>,
     token: Compact<'a>,
@@ -25,7 +24,6 @@ pub(super) struct Signed<'a> {
 /// Reasons why the claims of a JWT cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SignedRefused {
-    /// We cannot parse it.
     #[error("{0}")]
     Unreadable(String),
     /// Its signature, algorithm or header is not acceptable.

@@ -25,7 +25,6 @@ impl TrialLogin {
 }
 
 impl Upstream {
-    /// Prepares a test login.
     pub async fn trial_login(&self) -> Result<TrialLogin, UpstreamError> {
         let inner = &self.0;
         let provider = inner.provider().await?;

@@ -117,7 +117,6 @@ impl Claims {
         self.time(name)?.ok_or_else(|| format!("{name} is missing"))
     }
 
-    /// Returns the audiences (`aud`).
     pub(super) fn audiences(&self) -> Result<Vec<&str>, String> {
         let odd = || "aud is neither a text nor a list of texts".to_owned();
         match self.get("aud") {

@@ -15,7 +15,6 @@ use crate::oauth::sealed::Purpose;
 /// 1 hour: how long a page can repeat its request. Few clients wait longer for the answer.
 const REPEATABLE_FOR: Duration = Duration::from_hours(1);
 
-/// Context of the seal.
 const CONTEXT: &str = "again";
 
 #[derive(Serialize, Deserialize)]

@@ -39,11 +39,9 @@ const ADMIN_SIGNED_IN: &str = "/signed-in";
 /// A request of a person's browser. The handlers of pages take it, or something that is made of it, and are
 /// wrapped in [`page`] or [`admin_page`] where the routes are listed.
 pub struct Browser {
-    /// The application.
     pub app: App,
     /// [`Realm::Admin`] for the pages of the admin listener, [`Realm::Account`] for those of the public one.
     pub realm: Realm,
-    /// The person's language.
     pub language: Language,
     /// The cookies of the pages in this realm.
     pub cookies: Cookies,
@@ -141,7 +139,6 @@ impl Browser {
         self.uri.path_and_query().map_or("/", |target| target.as_str())
     }
 
-    /// Returns the query.
     pub fn query(&self) -> &str {
         self.uri.query().unwrap_or_default()
     }
@@ -199,7 +196,6 @@ impl Browser {
 
 /// A form that a browser has sent. Its body is not read yet.
 pub struct BrowserForm {
-    /// The request.
     pub browser: Browser,
     body: Body,
 }

@@ -15,11 +15,8 @@ use crate::oauth::grant::TokenRefused;
 /// A form that a client or an MCP server has posted: read within `limits.token_body`, and parsed.
 /// [`super::client_auth`] and [`super::resource_auth`] authenticate its sender.
 pub struct ClientForm {
-    /// The application.
     pub app: App,
-    /// The parameters.
     pub params: Params,
-    /// The headers.
     pub headers: HeaderMap,
     extensions: Extensions,
 }

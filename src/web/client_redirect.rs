@@ -21,7 +21,6 @@ pub struct ClientRedirect<'a> {
     pub issuer: &'a str,
     /// A redirect URI that the client registered.
     pub address: RegisteredRedirectUri,
-    /// The client's `state`.
     pub state: Option<String>,
     /// The client's own name, for a link; `None` if it has none, or one that imitates another.
     pub name: Option<String>,

@@ -84,7 +84,6 @@ const MAX_SEALED: usize = 4096;
 /// How long a browser keeps a cookie.
 #[derive(Clone, Copy, Debug)]
 enum Lifetime {
-    /// For this long.
     Exactly(Duration),
     /// For this long, and [`AFTERWARDS`].
     And(Duration),
@@ -97,7 +96,6 @@ enum Lifetime {
 enum Number {
     /// One for each id, and there are few ids.
     OnePerId,
-    /// This many.
     AtMost(usize),
     /// `limits.pending_logins_per_browser`.
     PendingLogins,
@@ -321,7 +319,6 @@ impl SetCookies {
         self
     }
 
-    /// Returns the headers.
     pub fn headers(&self) -> &[HeaderValue] {
         &self.0
     }

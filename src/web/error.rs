@@ -133,7 +133,6 @@ impl From<Repeated> for ApiError {
     }
 }
 
-/// The request is malformed.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct RequestRefused(pub String);

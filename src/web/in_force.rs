@@ -24,11 +24,8 @@ words! {
 /// Scopes that a person approved for a client, with what the rules read of the person.
 #[derive(Clone, Copy, Debug)]
 pub struct ApprovedScopes<'a> {
-    /// The MCP server.
     pub resource: &'a str,
-    /// The client.
     pub client_id: &'a str,
-    /// The approved scopes.
     pub scopes: &'a ScopeSet,
     /// The facts that the identity provider last delivered.
     pub facts: &'a Facts,

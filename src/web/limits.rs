@@ -134,7 +134,6 @@ pub fn check_page(browser: &Browser) -> Result<(), PageError> {
     })
 }
 
-/// Who asked too often.
 #[derive(Clone, Copy)]
 struct FrequentCaller {
     address: IpAddr,

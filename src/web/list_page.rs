@@ -33,7 +33,6 @@ words! {
 pub struct Pager {
     /// The page before this one.
     pub previous: Option<String>,
-    /// The page after it.
     pub next: Option<String>,
     w: &'static ListWords,
 }
@@ -99,9 +98,7 @@ pub fn grouped(number: i64) -> String {
 /// An entry of the navigation.
 #[derive(Debug)]
 pub struct Section {
-    /// Path of the link.
     pub path: &'static str,
-    /// Text of the link.
     pub label: &'static str,
     /// Whether it is the current page.
     pub current: bool,
@@ -112,9 +109,7 @@ pub struct Section {
 /// The parts that surround the content of a page.
 #[derive(Debug)]
 pub struct Frame {
-    /// The person's language.
     pub language: Language,
-    /// Words of the frame.
     pub w: &'static FrameWords,
     /// Display name of the signed-in person.
     pub name: String,
@@ -132,11 +127,9 @@ pub struct Frame {
     pub brand: Branding,
     /// Whether this is a page of the public listener.
     pub for_people: bool,
-    /// The navigation.
     pub sections: Vec<Section>,
     /// Confirms what the last form did.
     pub notice: Option<String>,
-    /// Text of the footer.
     pub footer: String,
     /// What the page is for, for those who want to know.
     pub help: Option<PageHelp>,
@@ -149,9 +142,7 @@ pub struct Frame {
 /// A short text on what a page is for.
 #[derive(Clone, Copy, Debug)]
 pub struct PageHelp {
-    /// Heading.
     pub title: &'static str,
-    /// Text.
     pub text: &'static str,
 }
 

@@ -18,13 +18,10 @@ pub use placeholders::{Around, Between};
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Words {
-    /// The consent page.
     pub consent: ConsentWords,
-    /// Links of the organisation.
     pub brand: BrandWords,
     /// What the pages with a message have in common.
     pub message: MessageWords,
-    /// The messages.
     pub messages: Messages,
     /// The page of a person who waits for an administrator.
     pub waiting: WaitingWords,
@@ -34,7 +31,6 @@ pub struct Words {
     pub sign_in: SignInWords,
     /// What surrounds pages with lists.
     pub frame: FrameWords,
-    /// The pages of `/account`.
     pub account: AccountWords,
 }
 
@@ -47,7 +43,6 @@ pub struct Text {
     pub hint: String,
 }
 
-/// The consent page.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ConsentWords {
@@ -88,7 +83,6 @@ pub struct ConsentWords {
     pub client_id: String,
 }
 
-/// Links of the organisation.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BrandWords {
@@ -179,7 +173,6 @@ pub struct FrameWords {
     pub language: String,
 }
 
-/// The pages of `/account`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AccountWords {
@@ -226,7 +219,6 @@ pub struct AccountWords {
     pub cancel: String,
 }
 
-/// The messages.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Messages {

@@ -14,7 +14,6 @@ use crate::upstream::CallbackParams;
 /// Most parameters that are read from one request. More are refused.
 const MAX_PARAMS: usize = 50;
 
-/// Why parameters were refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParamsRefused {
     /// Not UTF-8, or with a NUL.

@@ -22,7 +22,6 @@ pub struct FetchPurpose {
 }
 
 impl FetchPurpose {
-    /// Reads the headers.
     pub fn of(headers: &HeaderMap) -> Self {
         let destinations = headers.get_all("sec-fetch-dest");
         let mode = headers.get("sec-fetch-mode");

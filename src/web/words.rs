@@ -29,15 +29,10 @@ pub(crate) use words;
 pub enum Language {
     /// English, also the default when no language matches.
     English,
-    /// Japanese.
     Japanese,
-    /// German.
     German,
-    /// French.
     French,
-    /// Spanish.
     Spanish,
-    /// Chinese in simplified characters.
     SimplifiedChinese,
 }
 

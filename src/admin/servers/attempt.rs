@@ -45,7 +45,6 @@ pub(super) struct TrialResult {
     pub(super) reports: Vec<RuleView>,
 }
 
-/// A choice among several.
 pub(super) struct Choice {
     pub(super) text: &'static str,
     /// Link, name, and what tells one from another.

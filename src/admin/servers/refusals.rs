@@ -18,7 +18,6 @@ const LOOKED_AT: i64 = 200;
 /// Audit events that record a refusal at a server.
 const REFUSALS: [&str; 4] = ["access_denied", "access_lost", "step_up_refused", "tool_refused"];
 
-/// A refusal.
 pub(super) struct RecentRefusal {
     pub(super) moment: Timestamp,
     pub(super) what: &'static str,

@@ -5,7 +5,6 @@ use crate::admin::configured::ConfiguredServer;
 use crate::admin::links::query;
 use crate::web::words::Language;
 
-/// A rule in words.
 pub(super) struct RuleText {
     pub(super) name: String,
     /// File and line.

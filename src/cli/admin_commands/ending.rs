@@ -41,7 +41,6 @@ impl Confirm {
     }
 }
 
-/// Texts of a command.
 pub(super) struct EndingTexts<'a> {
     /// The question on the terminal, such as `Block client_1?`.
     pub question: String,

@@ -397,7 +397,6 @@ fn refusals(
         .collect()
 }
 
-/// Makes the administrator's decisions.
 async fn decisions(
     app: &App,
     clients: &[Program],

@@ -51,7 +51,6 @@ pub struct DoctorArguments {
 /// Findings for one client.
 #[derive(Debug)]
 pub struct Report {
-    /// Name of the client.
     pub client: &'static str,
     /// Findings in the order of the steps.
     pub findings: Vec<Finding>,
@@ -111,7 +110,6 @@ pub async fn walk(url: &Url, register: bool) -> Vec<Report> {
     reports
 }
 
-/// Prints the report.
 fn print(url: &Url, reports: &[Report], arguments: &DoctorArguments) -> Result<(), String> {
     let text = if arguments.json { as_json(url, reports) } else { as_text(reports, arguments) };
     output::print(&text)

@@ -12,7 +12,6 @@ const CHALLENGE: &str = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
 /// A client id that no server knows.
 const NOBODY: &str = "portcullis-doctor-unknown-client";
 
-/// A successful registration.
 struct RegisteredClient {
     client_id: String,
     redirect_uri: String,

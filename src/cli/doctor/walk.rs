@@ -7,7 +7,6 @@ use super::documents::DocumentSearch;
 use super::visit::Visit;
 use super::wire::{Ask, Reply};
 
-/// Result of discovery.
 pub(super) struct Found {
     /// Scopes that the client would request.
     pub(super) scope: Option<String>,

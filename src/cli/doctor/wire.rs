@@ -15,7 +15,6 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum number of redirects for a document, on the same origin.
 const REDIRECTS: usize = 3;
 
-/// A response.
 #[derive(Clone, Debug)]
 pub(super) struct Reply {
     pub(super) status: u16,
@@ -41,7 +40,6 @@ impl Reply {
     }
 }
 
-/// A request.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ask<'a> {
     pub(super) method: &'static str,

@@ -14,13 +14,11 @@ pub struct Misbehaviour {
     pub discovery_down: bool,
     /// Discovery responds with this status and body.
     pub discovery_answer: Option<(u16, String)>,
-    /// Changes the discovery document.
     pub change_discovery: Option<fn(&mut Value)>,
     /// The metadata lists only HS256.
     pub only_hs256: bool,
     /// The JWK set responds with 503.
     pub jwks_down: bool,
-    /// Changes the JWK set.
     pub change_keys: Option<fn(&mut Value)>,
     /// Which keys are published, and which key signs.
     pub keys: KeyUse,
@@ -38,7 +36,6 @@ pub struct Misbehaviour {
     pub authorize_error_description: Option<String>,
     /// The login page is shown even with `prompt=none`.
     pub ignores_prompt: bool,
-    /// `iss` at the callback.
     pub callback_iss: Option<String>,
     /// No `iss` at the callback.
     pub no_callback_iss: bool,
@@ -52,9 +49,7 @@ pub struct Misbehaviour {
     pub wrong_nonce: bool,
     /// ID tokens contain no nonce.
     pub no_nonce: bool,
-    /// `iss` of ID tokens.
     pub id_token_issuer: Option<String>,
-    /// `aud` of ID tokens.
     pub id_token_audience: Option<Value>,
     /// `alg` of ID tokens: `none`, `HS256` with the client secret, or one with a public key.
     pub algorithm: Option<String>,
@@ -85,7 +80,6 @@ pub struct Misbehaviour {
     pub token_answer: Option<(u16, String)>,
     /// `/token` responds with this status and body to refreshes only.
     pub refresh_answer: Option<(u16, String)>,
-    /// Changes token responses.
     pub change_token_answer: Option<fn(&mut Value)>,
     /// `/token` responds with `invalid_request` to an unknown code, as Dex does.
     pub vague_about_codes: bool,

@@ -37,7 +37,6 @@ pub struct IdentityProviderOptions {
     pub clock: Clock,
     /// Id of its only client.
     pub client_id: String,
-    /// Secret of that client.
     pub client_secret: String,
     /// Redirect URIs of the client, compared exactly.
     pub redirect_uris: Vec<String>,
@@ -49,7 +48,6 @@ pub struct IdentityProviderOptions {
     pub state_dir: Option<PathBuf>,
 }
 
-/// A running provider.
 #[derive(Clone)]
 pub struct IdentityProvider {
     shared: Arc<IdpShared>,
@@ -108,7 +106,6 @@ impl IdentityProvider {
         self.address
     }
 
-    /// Returns the issuer.
     pub fn issuer(&self) -> &str {
         &self.shared.issuer
     }
@@ -154,7 +151,6 @@ impl IdentityProvider {
         self.shared.keys.jwt(&json!({ "typ": typ }), claims, alg, &self.shared.client_secret())
     }
 
-    /// Changes the client secret.
     pub fn set_client_secret(&self, secret: &str) {
         self.shared.state.lock().client_secret = Some(secret.to_owned());
     }
@@ -164,7 +160,6 @@ impl IdentityProvider {
         self.change(username, |person| person.disabled = true);
     }
 
-    /// Enables a disabled person.
     pub fn enable(&self, username: &str) {
         self.change(username, |person| person.disabled = false);
     }

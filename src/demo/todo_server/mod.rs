@@ -43,13 +43,11 @@ pub struct TodoServerOptions {
 pub struct TodoMisbehaviour {
     /// Every request gets this status and these headers.
     pub answer: Option<(u16, Vec<(&'static str, String)>)>,
-    /// Every response breaks off.
     pub break_off: bool,
     /// Event streams have this content type.
     pub stream_type: Option<&'static str>,
 }
 
-/// A running to-do server.
 #[derive(Clone)]
 pub struct TodoServer {
     shared: Arc<TodoShared>,

@@ -77,7 +77,6 @@ pub(super) fn answer(request: &Recorded, refused: TodoRefused) -> Response {
     response
 }
 
-/// Builds a JSON-RPC error.
 pub(super) fn error(id: &Value, code: i64, message: &str) -> Value {
     json!({ "jsonrpc": "2.0", "id": id, "error": { "code": code, "message": message } })
 }

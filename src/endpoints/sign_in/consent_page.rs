@@ -44,7 +44,6 @@ pub(super) struct ConsentRequest {
     /// Whether the page let the person leave out scopes. Absent in pages of an earlier version, which did not.
     #[serde(default)]
     pub(super) choice: bool,
-    /// The authorization request.
     pub(super) request: AuthorizationRequest,
 }
 

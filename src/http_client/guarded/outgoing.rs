@@ -27,14 +27,12 @@ pub trait OutgoingStream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> OutgoingStream for S {}
 
-/// A request to send.
 #[derive(Debug)]
 pub struct OutgoingPost<'a> {
     /// The URL; `http` only if the configuration allowed it.
     pub url: &'a Url,
     /// Which addresses its host may have.
     pub reach: Reach,
-    /// Further headers.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// JSON.
     pub body: Vec<u8>,
@@ -43,7 +41,6 @@ pub struct OutgoingPost<'a> {
 /// The answer to a request.
 #[derive(Clone, Copy, Debug)]
 pub struct PostAnswer {
-    /// Its status.
     pub status: StatusCode,
     /// How long the server wants to be left alone (`Retry-After` in seconds).
     pub retry_after: Option<Duration>,

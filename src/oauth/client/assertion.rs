@@ -98,7 +98,6 @@ pub struct Assertion<'a> {
 /// The audience that an assertion must have.
 #[derive(Clone, Copy, Debug)]
 pub struct Audience<'a> {
-    /// Our issuer.
     pub issuer: &'a str,
     /// Our token endpoint, if the configuration accepts it for clients of the older audience rule.
     pub token_endpoint: Option<&'a str>,

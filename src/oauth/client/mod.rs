@@ -79,7 +79,6 @@ impl AuthMethod {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ApplicationType {
-    /// A website.
     Web,
     /// A program on the person's device.
     Native,
@@ -95,12 +94,10 @@ pub struct RegistrationLimits {
 /// The checked metadata of a client. [`Self::identity`] hashes the members in this order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientMetadata {
-    /// The registered redirect URIs.
     pub redirect_uris: Vec<RedirectUri>,
     /// The name it gives itself. Unverified, so it is displayed only as a [`DisplayName`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_name: Option<String>,
-    /// How it authenticates.
     pub token_endpoint_auth_method: AuthMethod,
     /// `authorization_code`, and `refresh_token` if requested.
     pub grant_types: Vec<String>,
@@ -238,7 +235,6 @@ pub enum Origin {
     Registered,
     /// Created by an administrator.
     Created,
-    /// The configuration.
     Configured {
         /// Whether the administrator vouches for it.
         trusted: bool,
@@ -275,14 +271,12 @@ pub enum Currency {
     Good,
     /// The document could not be read for too long. It may become readable later.
     Stale,
-    /// The document is gone.
     Gone,
 }
 
 /// A client from any source.
 #[derive(Clone, Debug)]
 pub struct Client {
-    /// `client_id`.
     pub id: String,
     /// The source of the metadata.
     pub origin: Origin,

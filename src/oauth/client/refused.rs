@@ -21,23 +21,16 @@ pub enum RegistrationRefused {
     /// A text or list is too long.
     #[error("{0} is too long")]
     TooLong(&'static str),
-    /// No redirect URI.
     #[error("redirect_uris must hold at least one URI")]
     NoRedirectUri,
     /// More than [`super::RegistrationLimits::redirect_uris`].
     #[error(
         "redirect_uris holds {found} URIs and may hold {most}; an administrator can raise `limits.redirect_uris`"
     )]
-    TooManyRedirectUris {
-        /// Number of URIs sent.
-        found: usize,
-        /// Number of URIs allowed.
-        most: usize,
-    },
+    TooManyRedirectUris { found: usize, most: usize },
     /// A redirect URI breaks a rule.
     #[error("{0}")]
     RedirectUri(#[from] RedirectUriRefused),
-    /// An unknown authentication method.
     #[error(
         "token_endpoint_auth_method must be none, client_secret_basic, client_secret_post or private_key_jwt"
     )]
@@ -45,7 +38,6 @@ pub enum RegistrationRefused {
     /// A list contains nothing that this server offers.
     #[error("{0} holds nothing that this server offers")]
     NothingOffered(&'static str),
-    /// Neither `web` nor `native`.
     #[error("application_type must be web or native")]
     ApplicationType,
     /// RFC 7591 §2 forbids both.
@@ -60,7 +52,6 @@ pub enum RegistrationRefused {
     /// The URL of the keys breaks a rule.
     #[error("jwks_uri: {0}")]
     JwksUri(#[from] WebUrlRefused),
-    /// The scope is malformed.
     #[error("scope is malformed")]
     Scope,
     /// The replacement names another client or a wrong secret.

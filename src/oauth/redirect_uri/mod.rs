@@ -88,7 +88,6 @@ pub enum RedirectUriRefused {
     /// A user name or password (`user@`).
     #[error("a redirect URI must not hold a user name or password")]
     UserInfo,
-    /// A fragment (`#`).
     #[error("a redirect URI must not hold a fragment")]
     Fragment,
     /// Dot segments, doubled slashes, or encoded separators and control characters (`..`, `%2e`, `%2f`,
@@ -173,7 +172,6 @@ impl RedirectUri {
         Ok(Self(text.to_owned()))
     }
 
-    /// Returns the registered text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -300,7 +298,6 @@ impl<'a> Loopback<'a> {
 /// Where a response goes, for display.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Destination {
-    /// A website.
     Https {
         /// The host, with the port unless it is 443.
         host: String,

@@ -14,7 +14,6 @@ pub enum ReturnRefused {
     /// changes.
     #[error("redirect_uri is required for this client")]
     Required,
-    /// Not registered.
     #[error("redirect_uri is not registered for this client")]
     NotRegistered,
     /// Registered, but not allowed by the current configuration.

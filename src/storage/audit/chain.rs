@@ -36,24 +36,17 @@ const MAC_INPUT: usize = 1024;
 pub struct ChainHead {
     /// Its number in the chain; 0 for an empty chain.
     pub seq: i64,
-    /// Its MAC.
     pub mac: String,
 }
 
 /// How the chain is broken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChainBroken {
-    /// A line is missing.
     #[error("line {0} is missing")]
     Missing(i64),
     /// A line was changed or moved.
     #[error("line {seq} (id {id}) was changed or moved")]
-    Changed {
-        /// Its number.
-        seq: i64,
-        /// Its id.
-        id: String,
-    },
+    Changed { seq: i64, id: String },
     /// The row of the chain's start or end was not written by a server.
     #[error("the mark of the chain's {0} was changed")]
     Mark(&'static str),
@@ -61,10 +54,7 @@ pub enum ChainBroken {
     #[error(
         "the line with id {id} was not recorded by this server, or was changed before it was chained"
     )]
-    NotRecorded {
-        /// Its id.
-        id: String,
-    },
+    NotRecorded { id: String },
 }
 
 /// An end of the chain, as stored.
@@ -76,7 +66,6 @@ pub(super) struct Mark {
     pub(super) bytes: i64,
     /// The same, for lines of anonymous callers only.
     pub(super) anonymous: i64,
-    /// Lines removed.
     pub(super) removed: i64,
     /// Written by a version that neither counted bytes nor gave unchained lines a MAC.
     uncounted: bool,

@@ -39,7 +39,6 @@ const WEIGHT: &str = "CAST(260 + LENGTH(detail) + 2 * LENGTH(event) + LENGTH(act
      + COALESCE(48 + 2 * LENGTH(subject), 0) + COALESCE(48 + 2 * LENGTH(grant_id), 0)
      + COALESCE(16 + 2 * LENGTH(reference), 0) AS BIGINT)";
 
-/// A line as stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditLine {
     pub id: String,
@@ -59,13 +58,10 @@ pub struct AuditLine {
 /// A filter for lines. Empty texts and `None` match every line.
 #[derive(Clone, Debug, Default)]
 pub struct AuditFilter {
-    /// Only this event.
     pub event: String,
-    /// Only this client.
     pub client_id: String,
     /// Only this person, by `sub`.
     pub subject: String,
-    /// Only this grant.
     pub grant_id: String,
     /// Only the line with this reference.
     pub reference: String,

@@ -141,7 +141,6 @@ pub struct NewLoginAwaitingApproval<'a> {
     pub subject: &'a str,
     /// Digest of the client's metadata now.
     pub client_digest: &'a str,
-    /// When the waiting ends.
     pub expires_at: Timestamp,
 }
 
@@ -154,9 +153,7 @@ pub enum Waiting {
     Ended(Box<LoginAwaitingApproval>),
     /// It still waits, or the decision has been made and it can continue.
     Held {
-        /// The login.
         login: Box<LoginAwaitingApproval>,
-        /// When the waiting began.
         since: Timestamp,
         /// When it ends at the latest.
         until: Timestamp,

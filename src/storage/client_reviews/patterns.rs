@@ -35,7 +35,6 @@ pub struct ApprovalPattern {
 /// A pattern to be added.
 #[derive(Clone, Copy, Debug)]
 pub struct NewApprovalPattern<'a> {
-    /// The website.
     pub website: &'a Website,
     /// From then on it approves no client; `None`: no end.
     pub until: Option<Timestamp>,

@@ -10,13 +10,10 @@ use crate::storage::{LoginAwaitingApproval, Storage, StorageError, column, momen
 pub struct WaitingPerson {
     /// Our `sub`.
     pub subject: String,
-    /// Name and facts.
     pub person: Person,
-    /// The MCP server.
     pub resource: String,
     /// The scopes to which the person consented.
     pub scopes: ScopeSet,
-    /// Since when.
     pub since: Timestamp,
 }
 

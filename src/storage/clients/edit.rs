@@ -14,14 +14,12 @@ use crate::telemetry::audit::AuditEvent;
 pub struct ClientNote {
     /// The person or team that looks after it.
     pub owner: String,
-    /// Anything else.
     pub note: String,
 }
 
 /// A change of a client.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientEdit<'a> {
-    /// `client_id`.
     pub id: &'a str,
     /// Digest of the client that the administrator saw. Nothing is changed about another one.
     pub seen: &'a str,
@@ -36,7 +34,6 @@ pub struct ClientEdit<'a> {
 pub enum ClientEdited {
     /// It takes effect now.
     Changed,
-    /// It was so before.
     Unchanged,
     /// Nothing was changed: the client is gone, or no longer what the administrator saw.
     OtherClient,

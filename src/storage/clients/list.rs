@@ -17,7 +17,6 @@ use crate::telemetry::audit::AuditEvent;
 /// A page of a list of clients.
 #[derive(Clone, Debug)]
 pub struct ClientPage {
-    /// Its rows.
     pub rows: Vec<ClientRow>,
     /// The place up to which clients were searched, from which the next page searches on, if this page has
     /// room for more rows.
@@ -35,7 +34,6 @@ impl From<Vec<ClientRow>> for ClientPage {
 /// A client in a list.
 #[derive(Clone, Debug)]
 pub struct ClientRow {
-    /// `client_id`.
     pub id: String,
     /// `registered`, `created`, `configured` or `document`.
     pub kind: String,

@@ -33,7 +33,6 @@ pub(super) const REMEMBERED: usize = 10_000;
 /// A client as stored. Its metadata was checked at registration.
 #[derive(Clone, Debug)]
 pub struct StoredClient {
-    /// `client_id`.
     pub id: String,
     /// Hash of a public client's metadata, by which an identical registration gets the same client.
     /// `None` for confidential clients, which are never shared.
@@ -80,11 +79,9 @@ impl ClientKind {
 /// The current state of a client whose original is in the configuration or at a URL.
 #[derive(Clone, Copy, Debug)]
 pub struct KeptClient<'a> {
-    /// `client_id`.
     pub id: &'a str,
     /// `Configured` or `Document`.
     pub kind: ClientKind,
-    /// Its metadata.
     pub metadata: &'a ClientMetadata,
     /// When the metadata was read.
     pub seen_at: Timestamp,
@@ -93,7 +90,6 @@ pub struct KeptClient<'a> {
 /// The outcome of a registration.
 #[derive(Debug)]
 pub enum Registered {
-    /// A new client.
     New,
     /// The same public metadata was registered before: the existing client.
     Known(StoredClient),

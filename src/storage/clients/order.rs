@@ -7,17 +7,14 @@ use crate::storage::select::{SelectBuilder, after};
 /// The order of a list of clients.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ClientOrder {
-    /// The newest first.
     #[default]
     Newest,
     /// The last used first; those that were never used come last.
     LastUse,
-    /// By name.
     Name,
 }
 
 impl ClientOrder {
-    /// All orders.
     pub const ALL: [Self; 3] = [Self::Newest, Self::LastUse, Self::Name];
 
     /// Returns the name in links and on the command line.
@@ -35,7 +32,6 @@ impl ClientOrder {
     }
 }
 
-/// A filter for clients.
 #[derive(Clone, Debug, Default)]
 pub struct ClientFilter {
     /// Any part of the name or of the host of the first redirect URI, or a whole `client_id`.
@@ -44,7 +40,6 @@ pub struct ClientFilter {
     pub standing: String,
     /// Only those that [`Storage::count_ending`](crate::storage::Storage::count_ending) counts as unused since this time.
     pub unused_since: Option<Timestamp>,
-    /// The order.
     pub order: ClientOrder,
     /// The page begins after this row. See [`Storage::page_after_client`](crate::storage::Storage::page_after_client).
     pub after: String,
@@ -58,7 +53,6 @@ pub struct ClientFilter {
 pub(super) struct Direction {
     /// Whether the order is by name. The others are by time.
     by_name: bool,
-    /// The order.
     pub(super) order: &'static str,
     /// Begins the condition on the rows beyond a place. It is continued with the id.
     beyond: &'static str,

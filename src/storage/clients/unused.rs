@@ -28,7 +28,6 @@ pub(crate) struct UnusedClients {
 }
 
 impl UnusedClients {
-    /// Returns their ids.
     pub(crate) fn ids(&self) -> &[String] {
         &self.ids
     }

@@ -60,7 +60,6 @@ pub enum OpenError {
         "the database file {path} cannot be used: {cause}. The server must be able to read and write it, and to make files in its folder: is the path right, who owns it, is it mounted read-only?"
     )]
     File {
-        /// The file.
         path: PathBuf,
         /// The error of the operating system.
         cause: std::io::Error,
@@ -98,7 +97,6 @@ pub enum OpenError {
         /// The file that identifies the earlier database.
         mark: PathBuf,
     },
-    /// The file is damaged.
     #[error("the database is damaged ({0}); restore it from a backup")]
     Damaged(String),
     /// The schema could not be migrated.
@@ -167,12 +165,10 @@ pub enum OpenError {
     Storage(#[from] StorageError),
 }
 
-/// Who is denied access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Denied {
     /// The client is blocked or rejected.
     Client,
-    /// The person is blocked.
     Person,
     /// The person signed out at the identity provider before the login was completed.
     SignedOut,

@@ -103,7 +103,6 @@ impl Database {
         Self { pool, backend, readiness: Arc::default(), metrics, attached }
     }
 
-    /// Returns the engine.
     pub(crate) fn engine(&self) -> Engine {
         match self.backend {
             Backend::Sqlite(_) => Engine::Sqlite,

@@ -19,7 +19,6 @@ use crate::telemetry::audit::AuditEvent;
 pub struct GrantFilter {
     /// Only this one, by its id.
     pub id: String,
-    /// Only of this client.
     pub client_id: String,
     /// Only of this person, by `sub`.
     pub subject: String,
@@ -100,9 +99,7 @@ impl GrantFilter {
 /// A grant in a list: a person, a client and an MCP server.
 #[derive(Clone, Debug)]
 pub struct GrantRow {
-    /// Row id.
     pub id: String,
-    /// The client.
     pub client_id: String,
     /// The client's metadata as JSON; `None` if the client was deleted.
     pub client_metadata: Option<String>,
@@ -110,11 +107,8 @@ pub struct GrantRow {
     pub subject: String,
     /// The person's name and facts.
     pub person: Person,
-    /// The MCP server.
     pub resource: String,
-    /// The consented scopes.
     pub consented_scopes: ScopeSet,
-    /// When it was created.
     pub created_at: Timestamp,
     /// When a token was last refreshed.
     pub last_used_at: Timestamp,
@@ -197,7 +191,6 @@ impl Storage {
         listing.count(self.pool()).await
     }
 
-    /// Loads a grant.
     pub async fn grant_row(&self, id: &str) -> Result<Option<GrantRow>, StorageError> {
         let mut listing = SelectBuilder::new(GRANT_COLUMNS);
         listing.and("g.id = ?", id);

@@ -21,7 +21,6 @@ pub use list::{GrantFilter, GrantRow};
 /// A live grant, with what is known of its person.
 #[derive(Clone, Debug)]
 pub struct LiveGrant {
-    /// Row id.
     pub id: String,
     /// The client that received it.
     pub client_id: String,
@@ -44,7 +43,6 @@ pub struct LiveGrant {
 /// Whether a grant may be used now.
 #[derive(Debug)]
 pub enum GrantState {
-    /// It may be used.
     Live(Arc<LiveGrant>),
     /// It is revoked, expired or unknown, its upstream session has ended, or its client or person is
     /// denied.

@@ -43,7 +43,6 @@ pub struct PendingLogin {
 pub struct ApprovedPage<'a> {
     /// The id sealed in the page. Each page can decide only once.
     pub consent_id: &'a str,
-    /// When the page expires.
     pub expires_at: Timestamp,
 }
 
@@ -66,9 +65,7 @@ pub struct NewLogin<'a> {
 /// How many logins may be pending at a time.
 #[derive(Clone, Copy, Debug)]
 pub struct LoginQuota {
-    /// In total.
     pub in_all: u64,
-    /// From one network.
     pub per_network: u64,
 }
 
@@ -107,7 +104,6 @@ pub enum OtherBrowser {
     BurnsLogin,
     /// Mark the code as spent, so that no browser can use it.
     SpendsCode,
-    /// Change nothing.
     ChangesNothing,
 }
 
@@ -124,7 +120,6 @@ pub enum Claimed {
     CodeCameElsewhere,
     /// A second callback.
     Already,
-    /// The login has expired.
     Expired,
 }
 
@@ -207,7 +202,6 @@ impl Storage {
         Ok(Some(Approval(())))
     }
 
-    /// Records Deny.
     pub async fn deny(
         &self,
         consent_id: &str,

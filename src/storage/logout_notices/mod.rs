@@ -19,7 +19,6 @@ const BATCH: i64 = 200;
 pub enum LogoutSubject {
     /// The session with this `sid`, and with this subject if there is one.
     Session {
-        /// The provider's session id.
         sid: String,
         /// The person's id at the provider.
         subject: Option<String>,

@@ -23,24 +23,19 @@ const ERROR: &str = "notification_targets.error";
 /// A message that is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DueNotification {
-    /// Its id.
     pub id: String,
-    /// The target's name.
     pub target: String,
 }
 
 /// A message that this replica delivers.
 #[derive(Clone, Debug)]
 pub struct LeasedNotification {
-    /// Its id.
     pub id: String,
-    /// The target's name.
     pub target: String,
     /// The kind's name.
     pub event: String,
     /// The first occurrences.
     pub content: Vec<Occurrence>,
-    /// All occurrences.
     pub occurrences: u64,
     /// When it was queued.
     pub created_at: Timestamp,
@@ -54,11 +49,9 @@ pub struct LeasedNotification {
 /// What became of the messages to a target.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TargetReport {
-    /// Last delivery.
     pub delivered_at: Option<Timestamp>,
     /// Time and reason of the last failure.
     pub failure: Option<(Timestamp, String)>,
-    /// Messages that wait.
     pub waiting: u64,
 }
 

@@ -29,7 +29,6 @@ pub(super) use enqueue::enqueue;
 pub struct Occurrence {
     /// When it happened, in Unix seconds.
     pub at: i64,
-    /// The client concerned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_id: Option<String>,
     /// The person concerned, by our `sub`.
@@ -38,7 +37,6 @@ pub struct Occurrence {
     /// The person's name, where only the event knew it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub person_name: Option<String>,
-    /// The MCP server concerned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource: Option<String>,
     /// The reference that a page showed to the person.

@@ -9,13 +9,11 @@ use crate::storage::select::{SelectBuilder, after, rows_of};
 use crate::storage::upstream_sessions::Person;
 use crate::storage::{Storage, StorageError, column, moment, moment_if_any};
 
-/// A filter for people.
 #[derive(Clone, Debug, Default)]
 pub struct PersonFilter {
     /// Words of the name or of the e-mail address before the `@`, or their prefixes; or a whole e-mail
     /// address, a whole `sub`, or the whole id at the identity provider.
     pub search: String,
-    /// Only blocked people.
     pub blocked: bool,
     /// Whether those who signed in longest ago come first.
     pub oldest_first: bool,
@@ -162,7 +160,6 @@ impl Storage {
         }
     }
 
-    /// Loads a person.
     pub async fn person_row(&self, subject: &str) -> Result<Option<PersonRow>, StorageError> {
         let mut listing = SelectBuilder::new(PERSON_COLUMNS);
         listing.and("p.subject = ?", subject);

@@ -20,7 +20,6 @@ const LISTED: i64 = 20;
 pub struct ProviderSession {
     /// Whether the session is active.
     pub alive: bool,
-    /// Why it ended.
     pub end_reason: Option<String>,
     /// First login.
     pub created_at: Timestamp,
@@ -33,13 +32,11 @@ pub struct ProviderSession {
 pub struct WebSessionRow {
     /// `admin` or `account`.
     pub realm: String,
-    /// When it began.
     pub began_at: Timestamp,
     /// Last request, to the minute.
     pub seen_at: Timestamp,
     /// Absolute end.
     pub expires_at: Timestamp,
-    /// When it was ended.
     pub ended_at: Option<Timestamp>,
 }
 

@@ -7,7 +7,6 @@ use crate::storage::{Storage, StorageError, Transaction, Use};
 /// Whether an assertion is used for the first time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AssertionUse {
-    /// The first use.
     First,
     /// It was used before, or may have been.
     Replayed,

@@ -35,19 +35,15 @@ pub enum UsageSort {
 /// A filter for usage. Empty lists and texts match everything.
 #[derive(Clone, Debug)]
 pub struct UsageFilter {
-    /// When.
     pub range: UsageRange,
     /// Only these people, by `sub`.
     pub subjects: Vec<String>,
-    /// Only these clients.
     pub clients: Vec<String>,
-    /// Only this MCP server.
     pub resource: String,
     /// Only this tool or method.
     pub called: Option<CalledName>,
     /// Only what ended so at least once; sorted by how often.
     pub outcome: Option<CallOutcome>,
-    /// The order.
     pub sort: UsageSort,
     /// The page begins after this row ([`UsageRow::place`](super::UsageRow::place)).
     pub after: String,

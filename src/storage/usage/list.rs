@@ -16,13 +16,9 @@ use crate::storage::{Storage, StorageError, column};
 pub struct UsageRow {
     /// The person, by our `sub`.
     pub subject: String,
-    /// The client.
     pub client_id: String,
-    /// The MCP server.
     pub resource: String,
-    /// What was called.
     pub called: CalledName,
-    /// How often, by outcome.
     pub counts: CallCounts,
     /// The hour of the last call, since 1970 (UTC).
     pub last_hour: i64,
@@ -64,7 +60,6 @@ pub struct UsageSlot {
     pub resource: Option<String>,
     /// The hour or day, in the unit of the range.
     pub at: i64,
-    /// How often, by outcome.
     pub counts: CallCounts,
 }
 
@@ -73,11 +68,9 @@ pub struct UsageSlot {
 pub struct ServerUse {
     /// How many people used it.
     pub people: i64,
-    /// Their calls, by outcome.
     pub counts: CallCounts,
 }
 
-/// Columns of sums.
 macro_rules! sums {
     () => {
         "CAST(SUM(h.answered) AS BIGINT) AS answered,

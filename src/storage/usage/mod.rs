@@ -28,7 +28,6 @@ const AT_ONCE: usize = 16;
 /// Columns of [`CallCounts`], as the tables name them.
 const COUNTS: &str = "answered, tool_errors, errors, scope_refused, refused, failed, unanswered";
 
-/// How a call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallOutcome {
     /// The MCP server answered with a result.
@@ -103,7 +102,6 @@ impl CallCounts {
         self.total() - self.of(CallOutcome::Answered)
     }
 
-    /// Adds other counts.
     pub fn add(&mut self, other: &Self) {
         for (count, more) in self.0.iter_mut().zip(other.0) {
             *count = count.saturating_add(more);
@@ -117,7 +115,6 @@ impl CallCounts {
 pub enum CalledName {
     /// A tool, by `tools/call`.
     Tool(String),
-    /// Another method.
     Method(String),
 }
 
@@ -148,13 +145,10 @@ impl CalledName {
 pub struct UsageKey {
     /// Hours since 1970 (UTC).
     pub hour: i64,
-    /// The MCP server.
     pub resource: String,
     /// The person, by our `sub`.
     pub subject: String,
-    /// The client.
     pub client_id: String,
-    /// What was called.
     pub called: CalledName,
 }
 
@@ -294,7 +288,6 @@ fn placeholders(rows: usize, columns: usize) -> String {
     (0..rows).map(row).collect::<Vec<_>>().join(", ")
 }
 
-/// A table of sums.
 struct SumTable {
     name: &'static str,
     /// The statement that adds rows. `{counts}` are the columns with counts, `{rows}` the values, `{added}` the

@@ -28,7 +28,6 @@ pub(super) enum AnyOtlpValue {
     Number(i64),
 }
 
-/// An attribute.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct OtlpAttribute {
     #[prost(string, tag = "1")]
@@ -47,7 +46,6 @@ pub(super) fn number(value: i64) -> OtlpValue {
     OtlpValue { value: Some(AnyOtlpValue::Number(value)) }
 }
 
-/// Returns an attribute.
 pub(super) fn attribute(name: &str, value: OtlpValue) -> OtlpAttribute {
     OtlpAttribute { key: name.to_owned(), value: Some(value) }
 }

@@ -11,7 +11,6 @@ use super::messages::{
 /// The name of the metric [`MCP_OPERATIONS`] in the conventions of OpenTelemetry for MCP.
 const MCP_OPERATION_DURATION: &str = "mcp.server.operation.duration";
 
-/// Labels of a sample.
 type SampleLabels = Vec<(String, String)>;
 
 /// A family of the text, while its lines are read.

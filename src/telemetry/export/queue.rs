@@ -24,7 +24,6 @@ const BATCH: usize = 512;
 pub struct LogLine {
     /// When it was written, in nanoseconds since the Unix epoch.
     pub at: u64,
-    /// Its level.
     pub level: tracing::Level,
     /// The line, without its line feed.
     pub text: String,

@@ -110,7 +110,6 @@ impl ToolCalls {
     }
 }
 
-/// Transactions.
 pub(super) struct TransactionMetrics {
     pub(super) step_wait: Histogram,
     pub(super) commit_seconds: Histogram,

@@ -143,7 +143,6 @@ impl Metrics {
         self.0.routes.of(listener, template)
     }
 
-    /// Counts an audit event.
     pub fn event(&self, name: &str) {
         if let Some(counter) = self.0.events.get(name) {
             counter.inc();

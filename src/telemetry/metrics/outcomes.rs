@@ -60,13 +60,11 @@ impl Rechecked {
 /// What became of a notification to administrators.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
 pub enum NotifyOutcome {
-    /// It was delivered.
     #[strum(serialize = "delivered")]
     Delivered,
     /// An attempt failed; there are more.
     #[strum(serialize = "failed")]
     Failed,
-    /// All attempts failed.
     #[strum(serialize = "given_up")]
     GivenUp,
     /// It was dropped because too many waited.
@@ -111,7 +109,6 @@ pub enum Answered {
     /// 5xx.
     #[strum(serialize = "failed")]
     Failed,
-    /// No response in time.
     #[strum(serialize = "timed_out")]
     TimedOut,
     /// No connection, no TLS, a failed proxy, or a response that is too large.

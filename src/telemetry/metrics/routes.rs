@@ -30,7 +30,6 @@ pub enum ListenerKind {
     /// The listener for clients and people.
     #[strum(serialize = "public")]
     Public,
-    /// The listener for administrators.
     #[strum(serialize = "admin")]
     Admin,
     /// The listener without TLS that redirects to https.

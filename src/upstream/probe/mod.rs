@@ -25,11 +25,9 @@ use crate::jose::alg::{Alg, FROM_PROVIDER};
 use crate::oauth::secret::random_text;
 use network::hint_for;
 
-/// Severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// The probe passed.
     Ok,
     /// Sign-in works, but an administrator should look at this.
     Warning,
@@ -39,12 +37,10 @@ pub enum Severity {
     Inconclusive,
 }
 
-/// Result of one probe.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// Name of the probe: `discovery`, `secret`, …
     pub probe: &'static str,
-    /// How bad it is.
     pub severity: Severity,
     /// The finding, in one sentence.
     pub found: String,

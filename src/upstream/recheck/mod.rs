@@ -49,7 +49,6 @@ pub struct RecheckPolicy {
     pub max_without_refresh: Duration,
 }
 
-/// Result of a re-check.
 #[derive(Debug)]
 pub enum Recheck {
     /// The provider vouches for the person.

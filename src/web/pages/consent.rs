@@ -29,7 +29,6 @@ pub struct ConsentPage<'a> {
     pub client_name: Option<&'a str>,
     /// Whether the name could be mistaken for another.
     pub name_suspicious: bool,
-    /// The client id.
     pub client_id: &'a str,
     /// The operator's name for the MCP server.
     pub resource_name: Option<&'a str>,
@@ -53,7 +52,6 @@ pub struct ConsentPage<'a> {
 /// One scope on the consent page.
 #[derive(Clone, Copy, Debug)]
 pub struct ScopeLine<'a> {
-    /// The scope.
     pub scope: &'a str,
     /// The operator's description.
     pub text: Option<&'a str>,
@@ -79,7 +77,6 @@ impl ScopeLine<'_> {
 /// Why a scope is on the consent page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing<'a> {
-    /// It is requested.
     Asked,
     /// It is requested together with scopes that were approved before.
     New,

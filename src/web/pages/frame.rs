@@ -16,7 +16,6 @@ use crate::web::words::Language;
 /// makes it ([`crate::web::browser::Browser::frame`]).
 #[derive(Clone, Copy, Debug)]
 pub struct PageFrame<'a> {
-    /// The person's language.
     pub language: Language,
     /// Base path, placed before every path of this server on the page.
     pub base: &'a str,

@@ -14,7 +14,6 @@ pub struct LandingPage<'a> {
     pub frame: PageFrame<'a>,
     /// Whether this is the page of one MCP server.
     pub of_server: bool,
-    /// The MCP servers.
     pub servers: &'a [ConnectableServer],
     /// The signed-in person; the servers are then those that they may use.
     pub person: Option<&'a str>,
@@ -29,7 +28,6 @@ pub struct LandingPage<'a> {
 pub struct ConnectableServer {
     /// The operator's name for it.
     pub name: Option<String>,
-    /// Its URL.
     pub url: String,
     /// A short name for configurations of clients: lower-case letters, digits and hyphens.
     pub key: String,
@@ -57,7 +55,6 @@ impl LandingPage<'_> {
         self.servers.len() == 1
     }
 
-    /// Builds the response.
     pub fn render(&self, status: StatusCode) -> Response {
         let w = &self.frame.words().landing;
         let template = LandingTemplate { frame: self.frame, page: self, w };

@@ -92,7 +92,6 @@ pub enum Message<'a> {
 pub enum TooMany {
     /// Consent pages for one client in one browser.
     ConsentPages,
-    /// Pending sign-ins.
     SignIns,
 }
 
@@ -112,7 +111,6 @@ pub struct ReturnLink<'a> {
 pub struct MessagePage<'a> {
     /// The frame of the page.
     pub frame: PageFrame<'a>,
-    /// The event.
     pub message: Message<'a>,
     /// Number under which the log has details.
     pub reference: Option<&'a str>,
@@ -258,7 +256,6 @@ impl<'a> MessagePage<'a> {
         Some(support.about(self.reference.unwrap_or_default()))
     }
 
-    /// Builds the response.
     pub fn render(&self) -> Response {
         let (frame, words) = (self.frame, self.frame.words());
         let text = text(&self.message, &words.messages);

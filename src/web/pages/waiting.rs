@@ -13,7 +13,6 @@ use crate::web::locales::WaitingWords;
 pub struct WaitingPage<'a> {
     /// The frame of the page.
     pub frame: PageFrame<'a>,
-    /// Where the answer goes.
     pub destination: &'a Destination,
     /// The client's own name, already made safe for display; `None` if it has none, or one that imitates another.
     pub client_name: Option<&'a str>,

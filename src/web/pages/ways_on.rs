@@ -1,7 +1,6 @@
 //! What a person can do on a page with a message: the same again, or the same with another account. No address and
 //! no parameter of a request is on the page: the browser loads its own address again, or sends back what we sealed.
 
-/// What a message offers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NextStep {
     /// Nothing but a link back to the client, if there is one.

@@ -32,7 +32,6 @@ const MAX_FORM: usize = 64 * 1024;
 /// A person with a valid web session.
 #[derive(Clone, Debug)]
 pub struct SignedInPerson {
-    /// The web session.
     pub session: WebSession,
     /// The person, as the identity provider last described them.
     pub person: Person,

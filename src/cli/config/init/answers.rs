@@ -20,7 +20,6 @@ pub(super) enum SecretSource {
     Typed(SecretText),
 }
 
-/// The answers so far.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Answers {
     pub(super) preset: Option<&'static Preset>,

@@ -159,7 +159,6 @@ pub(crate) async fn notify(
     Ok(())
 }
 
-/// A connection that listens.
 struct Listener {
     channel: PgListener,
     /// The schema that it uses. The channel belongs to the whole database.

@@ -145,7 +145,6 @@ impl Database {
         self.postgres().map_or(&self.pool, |pools| &pools.probe)
     }
 
-    /// Begins a transaction.
     pub(crate) async fn transaction(&self) -> Result<Transaction<'static, Any>, StorageError> {
         let connection = self.connection(&self.pool, BUSY).await?;
         Ok(Transaction::begin(connection, None).await?)

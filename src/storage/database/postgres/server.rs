@@ -27,7 +27,6 @@ static REFUSED: KeyedLogThrottle = KeyedLogThrottle::new();
 static SERVERS: Mutex<BTreeMap<u64, Weak<Server>>> = Mutex::new(BTreeMap::new());
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
-/// A PostgreSQL server.
 #[derive(Debug)]
 pub(crate) struct Server {
     number: u64,

@@ -23,15 +23,12 @@ pub enum BackupError {
     /// The file or its folder cannot be used.
     #[error("{path} cannot be written: {cause}")]
     File {
-        /// The file.
         path: PathBuf,
         /// The error of the operating system.
         cause: Error,
     },
-    /// The copy is damaged.
     #[error("the copy is damaged ({0}); is the database itself?")]
     Damaged(String),
-    /// The database failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
 }

@@ -54,7 +54,6 @@ pub enum Room {
     None,
     /// No logins and no registrations.
     NoSignIns,
-    /// No registrations.
     NoRegistrations,
     /// Every use.
     #[default]

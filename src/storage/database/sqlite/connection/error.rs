@@ -6,7 +6,6 @@ use std::fmt;
 
 use sqlx::error::{DatabaseError, ErrorKind};
 
-/// An error of SQLite.
 #[derive(Debug)]
 pub(super) struct SqliteError {
     error: rusqlite::Error,

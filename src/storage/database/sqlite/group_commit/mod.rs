@@ -63,7 +63,6 @@ struct Queue {
 struct WriterState {
     connection: AnyConnection,
     options: AnyConnectOptions,
-    /// The configured size limits.
     sizes: Option<Sizes>,
     /// The limits that the connection has now; they differ while a transaction may use the reserve.
     applied_limits: Option<Sizes>,
