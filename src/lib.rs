@@ -82,6 +82,8 @@
 //! [`demo`] is outside this order: it uses `oauth`, `jose` and `clock` only, and only `cli` and the tests use it.
 //! `portcullis demo` runs it; with `--public-url`, `demo/tunnel_front.rs` is what the tunnel reaches.
 
+#![cfg_attr(test, allow(clippy::too_many_lines, reason = "tables of cases are long"))]
+
 pub mod clock;
 #[macro_use]
 mod stop_points;

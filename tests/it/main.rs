@@ -6,6 +6,7 @@
 //! the documents), and the `harness`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::too_many_lines, reason = "tables of cases are long")]
 
 mod admin;
 #[cfg(target_os = "linux")]
