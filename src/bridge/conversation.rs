@@ -94,7 +94,7 @@ struct ConversationState {
     /// Progress tokens that the process knows, and the requests they belong to.
     tokens: HashMap<RpcId, RpcId>,
     streams: HashMap<BridgeCaller, SessionStream>,
-    /// Requests of a shared process, and who has to answer.
+    /// Requests of a shared process, and the session that has to answer each.
     asked: HashMap<RpcId, BridgeCaller>,
     backlog: VecDeque<String>,
     ended: Option<String>,

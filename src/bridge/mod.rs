@@ -180,7 +180,7 @@ impl BridgeConnections {
     }
 }
 
-/// Whether accepting fails for all, and not only for one client who has gone again.
+/// Whether accepting fails for all clients, and not only for one that has disconnected.
 fn is_of_the_listener(cause: &io::Error) -> bool {
     !matches!(
         cause.kind(),

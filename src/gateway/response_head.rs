@@ -1,4 +1,4 @@
-//! The head of a response: checks of what the target sent, and what caches and browsers are told.
+//! The head of a response: checks what the target sent, and sets what caches and browsers may do with it.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 

@@ -120,7 +120,7 @@ impl RequestTrace {
         }
     }
 
-    /// Continues the trace of an earlier step of ours.
+    /// Continues the trace of an earlier step of the same sign-in.
     pub fn continues(&self, context: TraceContext) {
         let mut state = self.0.state.lock();
         let TraceState { context: own, parent, links, .. } = &mut *state;

@@ -14,7 +14,7 @@ use super::outcomes::Passed;
 /// The name of the histogram of calls by method and kind of error, as it is registered.
 pub const MCP_OPERATIONS: &str = "mcp_operation_duration";
 
-/// A method of MCP and a kind of error, which is empty if there was none. Both are words of ours.
+/// A method of MCP and a kind of error, which is empty if there was none. Both are from fixed lists.
 type Operation = (&'static str, &'static str);
 
 /// The metrics of calls to one MCP server.

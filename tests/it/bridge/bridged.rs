@@ -101,7 +101,7 @@ impl Bridge {
         EventStream::of(response)
     }
 
-    /// Begins a session for the caller whom these headers name.
+    /// Begins a session for the caller that these headers name.
     pub(super) async fn session(&self, headers: &[(&'static str, &'static str)]) -> Session<'_> {
         let begun = self.post(&initialize(), headers).await;
         begun.assert_status(200);

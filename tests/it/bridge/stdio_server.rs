@@ -17,7 +17,8 @@ fn as_a_process() {
     let server = Arc::new(StdioServer::default());
     StdioServer::write("\n"); // the test runner may have begun a line
     for line in std::io::stdin().lock().lines().map_while(Result::ok) {
-        // Answers may take long, and others come first.
+        // Noted in the order of arrival. Answers may take long, and others come first.
+        server.seen.lock().unwrap().push(line.clone());
         let server = Arc::clone(&server);
         std::thread::spawn(move || server.handle(&line));
     }
@@ -52,7 +53,6 @@ impl StdioServer {
     }
 
     fn handle(&self, line: &str) {
-        self.seen.lock().unwrap().push(line.to_owned());
         let message: Value = serde_json::from_str(line).unwrap();
         let id = &message["id"];
         let params = &message["params"];

@@ -40,7 +40,7 @@ async fn a_demo_in_a_container_is_reached_at_loopback_of_its_host_and_warns() {
     let ran = tokio::task::spawn_blocking(ran).await.unwrap();
     assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
 
-    // Whoever comes by another name is refused, as everywhere.
+    // A request with another host name is refused, as everywhere.
     if let Some(ip) = another_address() {
         let other = format!("http://{}", SocketAddr::new(ip, port));
         http.get(&format!("{other}/health")).await.assert_status(200);

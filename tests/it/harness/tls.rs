@@ -20,7 +20,7 @@ use super::{Setup, TestApp, raw};
 /// The host of every test with TLS.
 pub(crate) const HOST: &str = "mcp.example";
 
-/// Whoever issues certificates.
+/// A certificate authority.
 pub(crate) struct CertificateAuthority {
     /// Its own certificate, as PEM.
     pub pem: String,
