@@ -290,8 +290,13 @@ pub(super) fn signal(pid: u32, name: &str) {
     assert!(sent.unwrap().success());
 }
 
-/// Whether a process runs. One that has ended and that its parent has not asked for yet does not.
+/// Whether a process runs. One that has ended and that its parent has not asked for yet does not, once all its
+/// threads have ended: until then, its pipes are open.
 pub(super) fn runs(pid: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task"));
+    if threads.is_ok_and(|threads| threads.count() > 1) {
+        return true;
+    }
     let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = state.rsplit(')').next().unwrap_or_default().trim_start().chars().next();
     state.is_some_and(|state| state != 'Z' && state != 'X')
