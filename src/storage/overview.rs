@@ -99,13 +99,18 @@ impl Storage {
         })
     }
 
-    /// Returns the size of the database in bytes.
+    /// Returns the size of the database in bytes; on PostgreSQL, of the tables and indexes of its schema.
     pub async fn database_bytes(&self) -> Result<i64, StorageError> {
         let size = match self.engine() {
             Engine::Sqlite => {
                 "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"
             }
-            Engine::Postgres => "SELECT pg_database_size(current_database())",
+            // Portcullis' own tables and indexes: the database may belong to other applications as well, and
+            // pg_database_size() looks at every file of theirs.
+            Engine::Postgres => {
+                "SELECT CAST(COALESCE(SUM(pg_total_relation_size(oid)), 0) AS BIGINT) FROM pg_class
+                 WHERE relkind = 'r' AND relnamespace = CAST(current_schema() AS regnamespace)"
+            }
         };
         Ok(sqlx::query_scalar(size).fetch_one(self.pool()).await?)
     }
