@@ -7,6 +7,7 @@
 mod branding;
 mod changes;
 mod check;
+pub mod connections;
 mod files;
 mod fingerprint;
 mod in_force;
@@ -51,6 +52,10 @@ use crate::policy::{ClaimPath, ClaimShape, Fact, FactSet, Facts, Policy};
 pub use branding::{BrandLink, Branding, Logo, UNBRANDED};
 pub use changes::ReloadPlan;
 pub use check::read_rule;
+pub use connections::{
+    AccountLookup, AccountSource, ConnectionConfig, ConnectionPreset, GrantedScopes,
+    ResourceConnection, RevocationCall, ServiceEndpoints, TokenExchange, UpstreamTokenConfig,
+};
 pub use files::{Unread, text_of};
 pub use fingerprint::ConfigFingerprint;
 pub use in_force::InForce;
@@ -103,6 +108,8 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     pub upstream: UpstreamConfig,
     pub resources: Vec<ResourceConfig>,
+    /// Further services that people can connect, in the configured order.
+    pub connections: Vec<ConnectionConfig>,
     /// Clients that are listed in the configuration.
     pub clients: Vec<ClientConfig>,
     /// Clients that publish their own metadata (client ID metadata documents).
@@ -172,6 +179,8 @@ pub struct UpstreamConfig {
     pub max_without_refresh: Duration,
     /// Whether a sign-out at the provider ends the grants of that session.
     pub end_on_logout: bool,
+    /// Whether the tokens of a sign-in are revoked at the provider when its last grant ends.
+    pub revoke_upstream: bool,
     /// Longest wait for a response: 1 to 60 seconds.
     pub timeout: Duration,
     /// A claim that must have one of these values, so that only people of the own organisation can sign in.
@@ -258,6 +267,10 @@ pub struct ResourceConfig {
     pub assertion: bool,
     /// Secret of the MCP server for the introspection endpoint.
     pub introspection_secret: Option<SecretText>,
+    /// The sign-in provider's own token for this MCP server; `None`: it does not get it.
+    pub upstream_token: Option<UpstreamTokenConfig>,
+    /// Further services that this MCP server uses as the person.
+    pub connections: Vec<ResourceConnection>,
     /// Whether requests without `resource` mean this MCP server.
     pub is_default: bool,
 }
@@ -271,6 +284,8 @@ impl ResourceConfig {
             && self.policy == other.policy
             && self.tools == other.tools
             && self.hide_forbidden_tools == other.hide_forbidden_tools
+            && self.upstream_token == other.upstream_token
+            && self.connections == other.connections
     }
 }
 

@@ -37,8 +37,14 @@ impl fmt::Display for ScopeText {
 impl ScopeConfig {
     /// Returns the text for people who read this language ([`LANGUAGES`]).
     pub fn text_in(&self, language: &str) -> Option<&str> {
-        let text = self.text.as_ref()?;
-        Some(text.translated.get(language).unwrap_or(&text.otherwise))
+        Some(self.text.as_ref()?.in_language(language))
+    }
+}
+
+impl ScopeText {
+    /// Returns the text for people who read this language ([`LANGUAGES`]).
+    pub fn in_language(&self, language: &str) -> &str {
+        self.translated.get(language).unwrap_or(&self.otherwise)
     }
 }
 
