@@ -18,14 +18,18 @@ use super::{fail, reached_at, run_to_the_end, serve};
 use crate::clock::Clock;
 use crate::config::{PublicUrl, paths};
 use crate::demo::{
-    IdentityProvider, IdentityProviderOptions, PAGES_PATH, TodoServer, TodoServerOptions,
-    TunnelFront,
+    CalendarClient, IdentityProvider, IdentityProviderOptions, PAGES_PATH, TodoServer,
+    TodoServerOptions, TunnelFront,
 };
 use crate::server::{self, Listeners};
 
 /// Client id of Portcullis at the demo identity provider.
 const CLIENT_ID: &str = "portcullis";
 const CLIENT_SECRET: &str = "demo-only";
+/// Name of the connection to the calendar.
+const CALENDAR: &str = "calendar";
+/// Client id of Portcullis at the calendar; the secret is the same.
+const CALENDAR_CLIENT_ID: &str = "portcullis-calendar";
 
 #[derive(clap::Args)]
 pub(super) struct DemoArguments {
@@ -158,8 +162,10 @@ async fn demo(arguments: &DemoArguments, tunnel: Option<&PublicUrl>) -> Result<(
         tunnel.map_or_else(|| format!("http://{front}"), |url| url.as_str().to_owned());
     let idp = identity_provider(arguments, inner, &public_url, tunnel.is_some()).await?;
     let todo_listener = bind(SocketAddr::new(front.ip(), 0)).await?;
-    let todos = TodoServer::start(todo_listener, TodoServerOptions { clock: Clock::System })
-        .map_err(|cause| cause.to_string())?;
+    let calendar = Some(reached_at(idp.address()));
+    let todos =
+        TodoServer::start(todo_listener, TodoServerOptions { clock: Clock::System, calendar })
+            .map_err(|cause| cause.to_string())?;
     let admin_listener = bind_after(inner, 1).await?;
     let admin = local(&admin_listener)?;
     let (listener, tunnel_front) = if tunnel.is_some() {
@@ -235,6 +241,11 @@ async fn identity_provider(
 ) -> Result<IdentityProvider, String> {
     let listener = bind_after(ours, 2).await?;
     let reached = reached_at(local(&listener)?);
+    let calendar = CalendarClient {
+        id: CALENDAR_CLIENT_ID.to_owned(),
+        secret: CLIENT_SECRET.to_owned(),
+        redirect_uris: vec![format!("{public_url}{}", paths::connect_callback(CALENDAR))],
+    };
     let options = IdentityProviderOptions {
         clock: Clock::System,
         client_id: CLIENT_ID.to_owned(),
@@ -243,6 +254,7 @@ async fn identity_provider(
         issuer: Some(format!("http://{reached}")),
         pages_url: is_tunnelled.then(|| format!("{public_url}{PAGES_PATH}")),
         state_dir: Some(arguments.data.clone()),
+        calendar: Some(calendar),
     };
     IdentityProvider::start(listener, options).map_err(|cause| cause.to_string())
 }

@@ -3,27 +3,32 @@
 //!
 //! The tunnel has one host name, so the provider cannot have a port of its own there. Only the pages that
 //! browsers open are passed on: tokens, keys and userinfo of the provider stay on loopback, where Portcullis
-//! asks for them.
+//! asks for them. The same is true of the tokens and events of the calendar.
 
 use std::io;
 use std::net::SocketAddr;
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::Request;
 use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderMap, HeaderName, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 
 use super::http::{Running, serve_router};
+use super::outgoing::{self, NotSent};
 
 /// Path below which the pages of the identity provider are.
 pub const PAGES_PATH: &str = "/demo-login";
 /// The pages that browsers open.
-const PAGES: [&str; 3] = ["/authorize", "/login", "/end_session"];
+const PAGES: [&str; 6] = [
+    "/authorize",
+    "/login",
+    "/end_session",
+    "/calendar/authorize",
+    "/calendar/login",
+    "/calendar/decide",
+];
 /// Headers that are about one connection only (RFC 9110 §7.6.1). hyper writes those that the next one needs.
 const OF_THE_CONNECTION: [HeaderName; 7] = [
     header::CONNECTION,
@@ -102,26 +107,18 @@ fn page(target: &PathAndQuery) -> Page {
     }
 }
 
-/// Sends the request to `target` on a connection of its own, and returns the response, whose body is passed on as
-/// it comes.
+/// Sends the request to `target`, and returns the response, whose body is passed on as it comes.
 async fn exchange(
     target: SocketAddr,
     path: PathAndQuery,
     mut request: Request,
-) -> Result<Response, Box<dyn std::error::Error + Send + Sync>> {
+) -> Result<Response, NotSent> {
     *request.uri_mut() = Uri::from(path);
-    *request.version_mut() = axum::http::Version::HTTP_11;
     if request.headers().contains_key(header::TRANSFER_ENCODING) {
         request.headers_mut().remove(header::CONTENT_LENGTH); // hyper has read the body by the other
     }
     without_connection_headers(request.headers_mut());
-    let stream = TcpStream::connect(target).await?;
-    stream.set_nodelay(true)?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    tokio::spawn(async move {
-        let _ = connection.await; // ends with the response, or when nobody reads it any more
-    });
-    let mut response = sender.send_request(request).await?.map(Body::new);
+    let mut response = outgoing::send(target, request).await?;
     without_connection_headers(response.headers_mut());
     Ok(response)
 }
@@ -150,12 +147,16 @@ mod tests {
         let to = |path: &str| Page::Of(path.parse().unwrap());
         assert_eq!(of("/demo-login/authorize?a=b&c"), to("/authorize?a=b&c"));
         assert_eq!(of("/demo-login/login"), to("/login"));
+        assert_eq!(of("/demo-login/calendar/authorize?a"), to("/calendar/authorize?a"));
         for hidden in [
             "/demo-login",
             "/demo-login/",
             "/demo-login/token",
             "/demo-login/jwks",
             "/demo-login/userinfo",
+            "/demo-login/calendar/token",
+            "/demo-login/calendar/events",
+            "/demo-login/calendar/me",
             "/demo-login/moved/authorize",
             "/demo-login//authorize",
             "/demo-login/../authorize",

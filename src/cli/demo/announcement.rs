@@ -69,6 +69,8 @@ fn lines(addresses: &DemoAddresses, folder: &DemoFolder) -> String {
                      then /mcp, and Authenticate
   Then               sign in as bob: create-todo and get-todos work, purge-todos is refused
                      sign in as alice, who sees everybody's to-dos and may purge them
+  Connect a service  ask the client \"what is on my agenda?\": agenda answers with a link; open it, connect the
+                     calendar, and ask again. {public_url}/account/connections shows and disconnects it
   Try the CLI        {program} clients list --config {file}
 "
     )
@@ -90,7 +92,8 @@ fn warning(addresses: &DemoAddresses) -> String {
 
 WARNING: anyone who knows this URL can use the demo.
   Open          the MCP URL, the registration of clients, the consent and sign-in pages, /account
-  Public        the people and their passwords: anyone can sign in as alice, and read, add and delete to-dos
+  Public        the people and their passwords: anyone can sign in as alice, and read, add and delete to-dos,
+                and connect the made-up calendars
   Not open      the admin pages (http://{admin}) and everything else on this machine
 Write nothing private into the to-do list.
 

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::{CLIENT_ID, CLIENT_SECRET, DemoAddresses, DemoArguments};
+use super::{CALENDAR, CALENDAR_CLIENT_ID, CLIENT_ID, CLIENT_SECRET, DemoAddresses, DemoArguments};
 use crate::cli::reached_at;
 use crate::config::{Config, Loaded};
 
 /// First line of the file. A file without it is not ours, and is not overwritten.
 const MARK: &str = "# Written by `portcullis demo`";
 
-/// Scopes of the to-do server, who gets them, and the tool that needs one.
+/// Scopes of the to-do server, who gets them, the tool that needs one, and the tool that needs the calendar.
 const SCOPES_AND_RULES: &str = r#"[resource.scopes]
 "read:todos"   = "Read everybody's to-dos"
 "create:todos" = "Add to-dos"
@@ -26,6 +26,13 @@ allow = ["create:todos"]
 
 [resource.tools]
 "purge-todos" = ["delete:todos"]
+
+# The tool agenda reads the person's calendar, with a token that each person connects once.
+[[resource.connection]]
+name   = "calendar"
+scopes = ["calendar.read"]
+tools  = ["agenda"]
+header = "X-Calendar-Token"
 "#;
 
 /// The folder in which the demo keeps everything.
@@ -102,6 +109,7 @@ client_secret = {{ file = {secret} }}
 roles  = "roles"
 groups = "groups"
 
+{connection}
 [[resource]]
 path   = "/mcp"
 name   = "To-do list"
@@ -123,10 +131,34 @@ roles  = ["Admin"]
             approval = arguments.client_approval(),
             admin_reached = reached_at(*admin),
             secret = quoted(secret.display().to_string()),
+            connection = calendar(addresses, &quoted(secret.display().to_string())),
             documents = !arguments.no_client_documents,
             proxied = has_proxy(),
         )
     }
+}
+
+/// Returns the table of the calendar. Browsers open its pages, and only this machine asks for its tokens.
+fn calendar(addresses: &DemoAddresses, secret: &str) -> String {
+    let DemoAddresses { issuer, pages_url, .. } = addresses;
+    format!(
+        r#"# A service that people connect: the demo's calendar, with an OAuth client of its own.
+[[connection]]
+name          = "{CALENDAR}"
+title         = "Demo calendar"
+provider      = "oauth2"
+client_id     = "{CALENDAR_CLIENT_ID}"
+client_secret = {{ file = {secret} }}
+authorize_url = "{pages_url}/calendar/authorize"
+token_url     = "{issuer}/calendar/token"
+revoke_url    = "{issuer}/calendar/revoke"
+userinfo_url  = "{issuer}/calendar/me"
+scopes        = ["calendar.read"]
+
+[connection.scope_texts]
+"calendar.read" = "See the events of your calendar"
+"#
+    )
 }
 
 /// Returns whether the environment names a proxy for websites.

@@ -1,24 +1,15 @@
 //! The provider's endpoints for browsers, and the dispatch of all requests.
 
-use askama::Template;
-use aws_lc_rs::digest;
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 use url::Url;
 
 use super::people::DemoPerson;
 use super::sign_in_request::{SignInRequest, forced};
-use super::{IdpShared, KeyUse, Misbehaviour, token};
+use super::{IdpShared, KeyUse, Misbehaviour, calendar, pages, session, token};
 use crate::demo::http::{Recorded, json};
 use crate::oauth::secret::random_text;
-
-/// Cookie of the browser's single sign-on session.
-const SESSION: &str = "demo-identity-provider";
-/// Lifetime of the session in seconds: 12 hours.
-const SESSION_LIFETIME: i64 = 12 * 60 * 60;
 
 pub(super) async fn handle(idp: &IdpShared, request: Recorded) -> Response {
     idp.state.lock().recorded.push(request.clone());
@@ -37,6 +28,7 @@ pub(super) async fn handle(idp: &IdpShared, request: Recorded) -> Response {
         ("GET" | "POST", "/userinfo") => token::userinfo(idp, &request),
         ("POST", "/revoke") => token::revoke(idp, &request),
         ("GET" | "POST", "/end_session") => end_session(idp, &request),
+        (_, path) if path.starts_with(calendar::PATH) => calendar::handle(idp, &request, path),
         _ => StatusCode::NOT_FOUND.into_response(),
     };
     disguised(&how, path, answer).await
@@ -132,7 +124,7 @@ fn read(idp: &IdpShared, query: &str) -> Result<SignInRequest, Box<Response>> {
         param("scope").is_some_and(|scope| scope.split(' ').any(|scope| scope == wanted))
     };
     let how = idp.misbehaviour();
-    let wrong = |what: &str| Box::new(page_error(StatusCode::BAD_REQUEST, what));
+    let wrong = |what: &str| Box::new(pages::error(StatusCode::BAD_REQUEST, what));
     if param("client_id").as_deref() != Some(idp.options.client_id.as_str()) {
         return Err(wrong("This application is not known here."));
     }
@@ -183,14 +175,14 @@ fn authorize(idp: &IdpShared, request: &Recorded) -> Response {
     let prompts = |value: &str| asked.prompt.split(' ').any(|prompt| prompt == value);
     if !prompts("login")
         && !prompts("select_account")
-        && let Some((person, sid)) = signed_in(idp, request)
+        && let Some((person, sid)) = session::signed_in(idp, request)
     {
         return send_code(idp, &asked, &person, &sid);
     }
     if prompts("none") && !how.ignores_prompt {
         return send_back(idp, &asked, &[("error", "login_required")]);
     }
-    login_page(idp, &request.query, None)
+    pages::login(idp, &request.query, None)
 }
 
 fn login(idp: &IdpShared, request: &Recorded) -> Response {
@@ -199,31 +191,14 @@ fn login(idp: &IdpShared, request: &Recorded) -> Response {
         Ok(asked) => asked,
         Err(response) => return *response,
     };
-    let username = request.form_field("username").unwrap_or_default();
-    let password = request.form_field("password").unwrap_or_default();
-    let person = idp.person(username.trim()).filter(|person| password == person.username);
-    let Some(person) = person else {
-        return login_page(idp, &query, Some("Wrong name or password. The password is the name."));
+    let person = match session::authenticate(idp, request) {
+        Ok(person) => person,
+        Err(problem) => return pages::login(idp, &query, Some(problem)),
     };
-    if person.disabled {
-        return login_page(idp, &query, Some("This account is disabled."));
-    }
     let sid = random_text();
-    let until = idp.options.clock.now().unix() + SESSION_LIFETIME;
-    let session = json!({ "person": person.username, "sid": sid, "until": until });
-    let session = idp.keys.stamp("session", &session);
     let mut response = send_code(idp, &asked, &person, &sid);
-    set_session(idp, &mut response, &session, SESSION_LIFETIME);
+    session::begin(idp, &mut response, &person, &sid);
     response
-}
-
-fn signed_in(idp: &IdpShared, request: &Recorded) -> Option<(DemoPerson, String)> {
-    let session = idp.keys.unstamp("session", request.cookie(SESSION)?)?;
-    if session["until"].as_i64()? <= idp.options.clock.now().unix() {
-        return None;
-    }
-    let person = idp.person(session["person"].as_str()?).filter(|person| !person.disabled)?;
-    Some((person, session["sid"].as_str()?.to_owned()))
 }
 
 fn send_code(idp: &IdpShared, asked: &SignInRequest, person: &DemoPerson, sid: &str) -> Response {
@@ -233,7 +208,7 @@ fn send_code(idp: &IdpShared, asked: &SignInRequest, person: &DemoPerson, sid: &
 
 fn send_back(idp: &IdpShared, asked: &SignInRequest, params: &[(&str, &str)]) -> Response {
     let Ok(mut url) = Url::parse(&asked.redirect_uri) else {
-        return page_error(StatusCode::BAD_REQUEST, "The redirect URI is not a URL.");
+        return pages::error(StatusCode::BAD_REQUEST, "The redirect URI is not a URL.");
     };
     let how = idp.misbehaviour();
     let iss = how.callback_iss.unwrap_or_else(|| idp.issuer.clone());
@@ -241,14 +216,7 @@ fn send_back(idp: &IdpShared, asked: &SignInRequest, params: &[(&str, &str)]) ->
         .extend_pairs(params)
         .extend_pairs(asked.state.iter().map(|state| ("state", state)))
         .extend_pairs((!how.no_callback_iss).then_some(("iss", &iss)));
-    see_other(url.as_str())
-}
-
-fn see_other(location: &str) -> Response {
-    match HeaderValue::from_str(location) {
-        Ok(location) => (StatusCode::SEE_OTHER, [(header::LOCATION, location)]).into_response(),
-        Err(_) => StatusCode::BAD_REQUEST.into_response(),
-    }
+    pages::see_other(url.as_str())
 }
 
 /// RP-initiated logout: ends the browser's session without asking the person.
@@ -260,26 +228,12 @@ fn end_session(idp: &IdpShared, request: &Recorded) -> Response {
             if let Some(state) = request.query_param("state") {
                 url.query_pairs_mut().append_pair("state", &state);
             }
-            see_other(url.as_str())
+            pages::see_other(url.as_str())
         }
-        None => page(StatusCode::OK, "Signed out", "You are signed out.", "", &[]),
+        None => pages::signed_out(),
     };
-    set_session(idp, &mut response, "", 0);
+    session::end(idp, &mut response);
     response
-}
-
-/// Sets the cookie of the session for the pages that browsers open, and for no other path of their host.
-fn set_session(idp: &IdpShared, response: &mut Response, session: &str, lifetime: i64) {
-    let pages = Url::parse(idp.pages_url()).ok();
-    let path = pages.as_ref().map_or("/", Url::path);
-    let secure =
-        if pages.as_ref().is_some_and(|url| url.scheme() == "https") { "; Secure" } else { "" };
-    let cookie = format!(
-        "{SESSION}={session}; Path={path}; HttpOnly; SameSite=Lax; Max-Age={lifetime}{secure}"
-    );
-    if let Ok(cookie) = HeaderValue::from_str(&cookie) {
-        response.headers_mut().append(header::SET_COOKIE, cookie);
-    }
 }
 
 fn same_origin(one: &str, other: &str) -> bool {
@@ -287,51 +241,4 @@ fn same_origin(one: &str, other: &str) -> bool {
         (Ok(one), Ok(other)) => one.origin() == other.origin(),
         _ => false,
     }
-}
-
-#[derive(Template)]
-#[template(path = "demo/login.html")]
-struct LoginPage<'a> {
-    title: &'a str,
-    problem: &'a str,
-    request: &'a str,
-    people: &'a [DemoPerson],
-}
-
-fn login_page(idp: &IdpShared, query: &str, problem: Option<&str>) -> Response {
-    let people = idp.state.lock().people.clone();
-    page(StatusCode::OK, "Sign in", problem.unwrap_or_default(), query, &people)
-}
-
-fn page_error(status: StatusCode, problem: &str) -> Response {
-    page(status, "This does not work", problem, "", &[])
-}
-
-fn page(
-    status: StatusCode,
-    title: &str,
-    problem: &str,
-    request: &str,
-    people: &[DemoPerson],
-) -> Response {
-    let Ok(html) = (LoginPage { title, problem, request, people }).render() else {
-        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
-    };
-    let style = html.split_once("<style>").and_then(|(_, rest)| rest.split_once("</style>"));
-    let style = digest::digest(&digest::SHA256, style.map_or("", |(style, _)| style).as_bytes());
-    let policy = format!(
-        "default-src 'none'; style-src 'sha256-{}'; base-uri 'none'; frame-ancestors 'none'",
-        STANDARD.encode(style)
-    );
-    let headers: [(HeaderName, HeaderValue); 4] = [
-        (header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
-        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-        (header::REFERRER_POLICY, HeaderValue::from_static("same-origin")),
-        (
-            header::CONTENT_SECURITY_POLICY,
-            HeaderValue::from_str(&policy)
-                .unwrap_or_else(|_| HeaderValue::from_static("default-src 'none'")),
-        ),
-    ];
-    (status, headers, html).into_response()
 }

@@ -1,12 +1,18 @@
 //! A small OpenID provider: discovery, login page, codes with PKCE, refresh tokens, userinfo, logout.
 //!
+//! The calendars of its people are a service of their own, with an OAuth client of their own: `calendar/`.
+//!
 //! It behaves correctly by default. [`Misbehaviour`] turns it into the broken or hostile provider that a test
 //! needs.
 
+mod calendar;
+mod client_auth;
 mod endpoints;
 mod keys;
 mod misbehaviour;
+mod pages;
 mod people;
+mod session;
 mod sign_in_request;
 mod token;
 
@@ -21,6 +27,8 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
+pub use self::calendar::CalendarClient;
+use self::calendar::CalendarState;
 use self::keys::DemoKeys;
 pub use self::misbehaviour::{ChangeText, KeyUse, Misbehaviour};
 use self::people::DemoPerson;
@@ -46,6 +54,8 @@ pub struct IdentityProviderOptions {
     pub pages_url: Option<String>,
     /// Folder for keys, so that sessions survive a restart; by default keys stay in memory.
     pub state_dir: Option<PathBuf>,
+    /// The client of the calendar; without one there is no calendar.
+    pub calendar: Option<CalendarClient>,
 }
 
 #[derive(Clone)]
@@ -77,6 +87,7 @@ struct IdpState {
     generations: BTreeMap<String, Option<token::Generation>>,
     /// Replaces the client secret of the options.
     client_secret: Option<String>,
+    calendar: CalendarState,
 }
 
 impl IdentityProvider {

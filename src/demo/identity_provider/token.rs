@@ -4,12 +4,12 @@ use aws_lc_rs::digest;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use super::people::DemoPerson;
 use super::sign_in_request::{SignInRequest, forced};
-use super::{IdpShared, KeyUse, Misbehaviour};
+use super::{IdpShared, KeyUse, Misbehaviour, client_auth};
 use crate::demo::http::{Recorded, broken_off, json};
 use crate::jose::jws;
 use crate::oauth::secret::random_text;
@@ -105,23 +105,7 @@ fn loses_answer(idp: &IdpShared) -> bool {
 }
 
 fn is_our_client(idp: &IdpShared, request: &Recorded) -> bool {
-    let decoded = |text: &str| {
-        form_urlencoded::parse(text.as_bytes()).next().map(|(text, _)| text.into_owned())
-    };
-    let basic = request
-        .header("authorization")
-        .and_then(|value| value.strip_prefix("Basic "))
-        .and_then(|encoded| String::from_utf8(STANDARD.decode(encoded).ok()?).ok())
-        .and_then(|pair| {
-            let (id, secret) = pair.split_once(':')?;
-            Some((decoded(id)?, decoded(secret)?))
-        });
-    let post = || Some((request.form_field("client_id")?, request.form_field("client_secret")?));
-    let shown = match idp.misbehaviour().only_client_auth {
-        Some("client_secret_basic") => basic,
-        Some(_) => post(),
-        None => basic.or_else(post),
-    };
+    let shown = client_auth::shown(request, idp.misbehaviour().only_client_auth);
     shown.is_some_and(|(id, secret)| id == idp.options.client_id && secret == idp.client_secret())
 }
 

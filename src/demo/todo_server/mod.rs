@@ -1,10 +1,12 @@
 //! A to-do MCP server for use behind Portcullis. It contains no token code and trusts the `X-Portcullis-*`
-//! headers.
+//! headers. One tool reads the person's calendar, with the token in `X-Calendar-Token`.
 //!
 //! It supports MCP over streamable HTTP in both generations: with sessions, an event stream and `initialize`
 //! (2025-03-26 to 2025-11-25), and stateless (2026-07-28).
 
+mod agenda;
 mod refused;
+mod results;
 mod rpc;
 mod stream;
 mod tools;
@@ -36,6 +38,8 @@ const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 pub struct TodoServerOptions {
     /// Clock for its ids.
     pub clock: Clock,
+    /// Where the calendar is that the tool `agenda` reads.
+    pub calendar: Option<SocketAddr>,
 }
 
 /// Switches for misbehaviour; by default all are off.
@@ -57,6 +61,7 @@ pub struct TodoServer {
 
 struct TodoShared {
     clock: Clock,
+    calendar: Option<SocketAddr>,
     gate: Gate,
     events: broadcast::Sender<String>,
     state: Mutex<TodoState>,
@@ -75,6 +80,8 @@ struct NamedCaller {
     subject: String,
     name: String,
     scopes: Vec<String>,
+    /// The person's token for the calendar.
+    calendar_token: Option<String>,
 }
 
 impl NamedCaller {
@@ -84,6 +91,7 @@ impl NamedCaller {
         Some(Self {
             name: request.header("x-portcullis-name").unwrap_or(&subject).to_owned(),
             scopes: scopes.split(' ').filter(|s| !s.is_empty()).map(str::to_owned).collect(),
+            calendar_token: request.header("x-calendar-token").map(str::to_owned),
             subject,
         })
     }
@@ -99,6 +107,7 @@ impl TodoServer {
         let address = listener.local_addr()?;
         let shared = Arc::new(TodoShared {
             clock: options.clock,
+            calendar: options.calendar,
             gate: Gate::default(),
             events: broadcast::Sender::new(64),
             state: Mutex::default(),
@@ -166,7 +175,7 @@ async fn handle(server: &TodoShared, request: Recorded) -> Response {
         return refused::answer(&request, TodoRefused::NamesNobody);
     };
     match request.method.as_str() {
-        "POST" => rpc::post(server, &caller, &request),
+        "POST" => rpc::post(server, &caller, &request).await,
         "GET" => {
             let mut response = get(server, &request);
             if let Some(media_type) = misbehaviour.stream_type.map(HeaderValue::from_static) {

@@ -22,6 +22,8 @@ pub(super) enum TodoRefused {
     NotHere,
     /// The request did not come through Portcullis.
     NamesNobody,
+    /// The calendar refused the person's token.
+    CalendarRefuses,
 }
 
 impl TodoRefused {
@@ -32,6 +34,7 @@ impl TodoRefused {
             Self::TakesNoStream => StatusCode::NOT_ACCEPTABLE,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::NamesNobody => StatusCode::FORBIDDEN,
+            Self::CalendarRefuses => StatusCode::UNAUTHORIZED,
         }
     }
 
@@ -60,6 +63,7 @@ impl TodoRefused {
             Self::NamesNobody => {
                 "This server must stand behind Portcullis: the request names no person"
             }
+            Self::CalendarRefuses => "The calendar refused the token of this person",
         }
     }
 }

@@ -4,6 +4,8 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
+use super::refused::TodoRefused;
+use super::tools::NoResult;
 use super::{NamedCaller, SESSION_ID, TodoShared, refused, session_of, stream, tools};
 use crate::demo::http::{Recorded, json as json_answer};
 
@@ -12,9 +14,13 @@ const STATELESS: &str = "2026-07-28";
 /// MCP revisions with a handshake, newest first.
 const WITH_HANDSHAKE: [&str; 3] = ["2025-11-25", "2025-06-18", "2025-03-26"];
 
-const INSTRUCTIONS: &str = "A to-do list. Everybody has their own; who may see or delete other people's is decided by scopes.";
+const INSTRUCTIONS: &str = "A to-do list. Everybody has their own; who may see or delete other people's is decided by scopes. The tool agenda reads the person's calendar.";
 
-pub(super) fn post(server: &TodoShared, caller: &NamedCaller, request: &Recorded) -> Response {
+pub(super) async fn post(
+    server: &TodoShared,
+    caller: &NamedCaller,
+    request: &Recorded,
+) -> Response {
     let Ok(message) = serde_json::from_slice::<Value>(&request.body) else {
         let error = refused::error(&Value::Null, -32700, "Parse error");
         return json_answer(StatusCode::BAD_REQUEST, &error);
@@ -27,12 +33,17 @@ pub(super) fn post(server: &TodoShared, caller: &NamedCaller, request: &Recorded
     {
         return refused::answer(request, refused);
     }
-    let answers: Vec<Value> = match &message {
-        Value::Array(batch) => {
-            batch.iter().filter_map(|message| answer(server, caller, message, stateless)).collect()
-        }
-        single => answer(server, caller, single, stateless).into_iter().collect(),
+    let messages = match &message {
+        Value::Array(batch) => batch.as_slice(),
+        single => std::slice::from_ref(single),
     };
+    let mut answers = Vec::new();
+    for message in messages {
+        match answer(server, caller, message, stateless).await {
+            Ok(answer) => answers.extend(answer),
+            Err(refused) => return refused::answer(request, refused),
+        }
+    }
     let mut response = match (&message, answers.as_slice()) {
         (_, []) => StatusCode::ACCEPTED.into_response(),
         _ if wants_stream(request, &message) => {
@@ -55,18 +66,19 @@ fn wants_stream(request: &Recorded, message: &Value) -> bool {
 }
 
 /// Handles one message and returns the response; notifications and responses have none.
-fn answer(
+async fn answer(
     server: &TodoShared,
     caller: &NamedCaller,
     message: &Value,
     stateless: bool,
-) -> Option<Value> {
+) -> Result<Option<Value>, TodoRefused> {
     let id = message.get("id").filter(|id| id.is_string() || id.is_number());
     let Some(method) = message.get("method").and_then(Value::as_str) else {
         let is_response = message.get("result").is_some() || message.get("error").is_some();
-        return (!is_response).then(|| refused::error(&Value::Null, -32600, "Invalid Request"));
+        let error = || refused::error(&Value::Null, -32600, "Invalid Request");
+        return Ok((!is_response).then(error));
     };
-    let id = id?;
+    let Some(id) = id else { return Ok(None) };
     let params = &message["params"];
     let mut result = match method {
         "initialize" => initialize(params),
@@ -81,11 +93,12 @@ fn answer(
         "resources/list" => json!({ "resources": [] }),
         "resources/templates/list" => json!({ "resourceTemplates": [] }),
         "prompts/list" => json!({ "prompts": [] }),
-        "tools/call" => match tools::call(server, caller, params) {
+        "tools/call" => match tools::call(server, caller, params).await {
             Ok(result) => result,
-            Err(tools::BadCall(reason)) => return Some(refused::error(id, -32602, reason)),
+            Err(NoResult::BadCall(reason)) => return Ok(Some(refused::error(id, -32602, reason))),
+            Err(NoResult::Refused(refused)) => return Err(refused),
         },
-        _ => return Some(refused::error(id, -32601, "Method not found")),
+        _ => return Ok(Some(refused::error(id, -32601, "Method not found"))),
     };
     if stateless && let Some(result) = result.as_object_mut() {
         result.insert("resultType".to_owned(), "complete".into());
@@ -94,7 +107,7 @@ fn answer(
             result.insert("cacheScope".to_owned(), "private".into());
         }
     }
-    Some(json!({ "jsonrpc": "2.0", "id": id, "result": result }))
+    Ok(Some(json!({ "jsonrpc": "2.0", "id": id, "result": result })))
 }
 
 fn initialize(params: &Value) -> Value {

@@ -1,8 +1,10 @@
-//! The four tools of the to-do server.
+//! The tools of the to-do server.
 
 use serde_json::{Value, json};
 
-use super::{NamedCaller, TodoShared};
+use super::refused::TodoRefused;
+use super::results::{done, failed};
+use super::{NamedCaller, TodoShared, agenda};
 use crate::oauth::secret::new_id;
 
 /// Longest text of a to-do, in bytes.
@@ -24,8 +26,13 @@ impl Todo {
     }
 }
 
-/// The call itself is invalid: unknown tool, or invalid arguments.
-pub(super) struct BadCall(pub(super) &'static str);
+/// Reasons why a call has no result.
+pub(super) enum NoResult {
+    /// The call itself is invalid: unknown tool, or invalid arguments.
+    BadCall(&'static str),
+    /// The whole request is rejected.
+    Refused(TodoRefused),
+}
 
 pub(super) fn list() -> Value {
     let nothing = json!({ "type": "object", "properties": {}, "additionalProperties": false });
@@ -66,37 +73,37 @@ pub(super) fn list() -> Value {
             "inputSchema": nothing,
             "annotations": { "destructiveHint": true },
         },
+        {
+            "name": "agenda",
+            "title": "Show your agenda",
+            "description": "Shows what is in your calendar today. You connect the calendar once.",
+            "inputSchema": nothing,
+            "annotations": { "readOnlyHint": true },
+        },
     ])
 }
 
-pub(super) fn call(
+pub(super) async fn call(
     server: &TodoShared,
     caller: &NamedCaller,
     params: &Value,
-) -> Result<Value, BadCall> {
+) -> Result<Value, NoResult> {
     let text = |name: &str| params["arguments"][name].as_str().map(str::trim);
     match params["name"].as_str() {
         Some("create-todo") => {
             let content = text("content").filter(|c| !c.is_empty() && c.len() <= MAX_CONTENT);
-            let content = content.ok_or(BadCall("content must be a text"))?;
+            let content = content.ok_or(NoResult::BadCall("content must be a text"))?;
             Ok(create(server, caller, content))
         }
         Some("get-todos") => Ok(get(server, caller)),
         Some("delete-todo") => {
-            Ok(delete(server, caller, text("id").ok_or(BadCall("id must be a text"))?))
+            let id = text("id").ok_or(NoResult::BadCall("id must be a text"))?;
+            Ok(delete(server, caller, id))
         }
         Some("purge-todos") => Ok(purge(server, caller)),
-        _ => Err(BadCall("Unknown tool")),
+        Some("agenda") => agenda::read(server.calendar, caller).await.map_err(NoResult::Refused),
+        _ => Err(NoResult::BadCall("Unknown tool")),
     }
-}
-
-fn done(text: &str, structured: &Value) -> Value {
-    let content = json!([{ "type": "text", "text": text }]);
-    json!({ "content": content, "structuredContent": structured, "isError": false })
-}
-
-fn failed(text: &str) -> Value {
-    json!({ "content": [{ "type": "text", "text": text }], "isError": true })
 }
 
 fn create(server: &TodoShared, caller: &NamedCaller, content: &str) -> Value {

@@ -29,7 +29,8 @@ impl Setup {
     ///
     /// - Keys and tables are added. A key that is there already is replaced.
     /// - `[upstream]` with a `provider` is another provider: only `client_id` and `client_secret` stay.
-    /// - `[[resource]]` takes the place of the to-do server; `{todo}` is the to-do server's URL.
+    /// - `[[resource]]` takes the place of the to-do server; `{todo}` is the to-do server's URL, and `{idp}` the
+    ///   identity provider's.
     /// - `[resource]`, as if it were a table, keeps the to-do server and adds keys to it.
     pub(crate) fn toml(document: impl Into<String>) -> Self {
         Self::default().and(document)
@@ -62,7 +63,7 @@ impl Setup {
             section.replaceable = section.lines.len();
         }
         for document in &self.toml {
-            merged.merge(&document.replace("{todo}", &todo.url()));
+            merged.merge(&document.replace("{todo}", &todo.url()).replace("{idp}", idp.issuer()));
         }
         merged.text(todo)
     }
