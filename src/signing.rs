@@ -5,6 +5,7 @@
 //! token is cached by its hash; `exp` and `iat` are still checked on every use. `rotation.rs` rotates the
 //! keys.
 
+mod assertion;
 mod key;
 mod rotation;
 
@@ -13,10 +14,12 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use quick_cache::sync::Cache;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+pub use assertion::CallerAssertion;
 use key::{SigningKey, generate, parse};
 pub use rotation::{KeyRotation, PUBLISHED_BEFORE, rotate};
 use strum::IntoStaticStr;
@@ -348,7 +351,13 @@ impl KeyRing {
         let is_new = remembered.is_none();
         let claims = match remembered {
             Some(claims) => claims,
-            None => Arc::new(self.prove(&keys, token)?),
+            None => {
+                let claims: AccessToken = proven(&keys, token, is_access_token)?;
+                if claims.iss != *self.issuer {
+                    return Err(TokenInvalid::Claims);
+                }
+                Arc::new(claims)
+            }
         };
         if now >= Timestamp::from_unix(claims.exp) {
             keys.verified.remove(&hash);
@@ -362,30 +371,36 @@ impl KeyRing {
         }
         Ok(claims)
     }
+}
 
-    /// Parses a token and makes all checks that do not depend on the time.
-    fn prove(&self, keys: &SigningKeys, token: &str) -> Result<AccessToken, TokenInvalid> {
-        let token = Compact::split(token).map_err(|_| TokenInvalid::Malformed)?;
-        let header: Header = token.header().map_err(|error| match error {
-            HeaderError::NotBase64(_) => TokenInvalid::Malformed,
-            HeaderError::Json(_) => TokenInvalid::Header,
-        })?;
-        let key = keys.by_kid.get(&header.kid).ok_or(TokenInvalid::UnknownKey)?;
-        let typ_fits = header.typ.eq_ignore_ascii_case(ACCESS_TOKEN_TYPE)
-            || header.typ.eq_ignore_ascii_case("application/at+jwt");
-        if !typ_fits || header.alg != key.alg.as_str() {
-            return Err(TokenInvalid::Header);
-        }
-        let malformed = |_| TokenInvalid::Malformed;
-        let claims = token.claims().map_err(malformed)?;
-        let signature = token.signature().map_err(malformed)?;
-        token
-            .verify(&key.verifier, key.alg.alg(), &signature)
-            .map_err(|_| TokenInvalid::Signature)?;
-        let claims: AccessToken =
-            serde_json::from_slice(&claims).map_err(|_| TokenInvalid::Claims)?;
-        if claims.iss == *self.issuer { Ok(claims) } else { Err(TokenInvalid::Claims) }
+/// Returns whether this is the `typ` of an access token. The prefix `application/` may be left out (RFC 9068 §4).
+fn is_access_token(typ: &str) -> bool {
+    typ.eq_ignore_ascii_case(ACCESS_TOKEN_TYPE) || typ.eq_ignore_ascii_case("application/at+jwt")
+}
+
+/// Parses a token of ours whose `typ` satisfies `is_typ`, and verifies its signature. The caller checks the
+/// claims.
+fn proven<T: DeserializeOwned>(
+    keys: &SigningKeys,
+    token: &str,
+    is_typ: impl Fn(&str) -> bool,
+) -> Result<T, TokenInvalid> {
+    let token = Compact::split(token).map_err(|_| TokenInvalid::Malformed)?;
+    let header: Header = token.header().map_err(|error| match error {
+        HeaderError::NotBase64(_) => TokenInvalid::Malformed,
+        HeaderError::Json(_) => TokenInvalid::Header,
+    })?;
+    let key = keys.by_kid.get(&header.kid).ok_or(TokenInvalid::UnknownKey)?;
+    if !is_typ(&header.typ) || header.alg != key.alg.as_str() {
+        return Err(TokenInvalid::Header);
     }
+    let malformed = |_| TokenInvalid::Malformed;
+    let claims = token.claims().map_err(malformed)?;
+    let signature = token.signature().map_err(malformed)?;
+    token
+        .verify(&key.verifier, key.alg.alg(), &signature)
+        .map_err(|_| TokenInvalid::Signature)?;
+    serde_json::from_slice(&claims).map_err(|_| TokenInvalid::Claims)
 }
 
 /// Generates the first key of every algorithm that has none. Returns whether any was missing.

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use crate::app::App;
 use crate::config::{Config, LANGUAGES, ResourceConfig, paths};
 use crate::jose::alg::{Alg, FROM_CLIENTS};
+use crate::oauth::exchange;
 use crate::oauth::scope::ScopeSet;
 
 /// Cache lifetime of the documents: 300 seconds.
@@ -155,6 +156,10 @@ fn server_metadata(config: &Config, offers_documents: bool) -> Value {
         "protected_resources": resources,
         "ui_locales_supported": LANGUAGES,
     });
+    if config.offers_token_exchange() {
+        document["grant_types_supported"] =
+            json!(["authorization_code", "refresh_token", exchange::GRANT_TYPE]);
+    }
     if config.offers_introspection() {
         let asking = config.resources.iter().filter(|r| r.introspection_secret.is_some());
         document["introspection_endpoint"] = json!(at(paths::INTROSPECT));

@@ -25,6 +25,8 @@ struct CallerClaims<'a> {
     aud: &'a str,
     sub: &'a str,
     client_id: &'a str,
+    /// The caller's grant, so that a token exchange ends with it.
+    grant_id: &'a str,
     /// The caller's effective scopes: those of the token and all that they imply.
     scope: String,
     jti: String,
@@ -54,6 +56,7 @@ pub(super) fn header(
         aud: audience,
         sub: &grant.subject,
         client_id: &grant.client_id,
+        grant_id: &grant.id,
         scope: caller.may.to_string(),
         jti: new_id(app.clock()),
         iat: now.unix(),

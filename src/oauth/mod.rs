@@ -4,6 +4,7 @@ pub mod authorization_request;
 pub mod client;
 pub mod client_name;
 pub mod error;
+pub mod exchange;
 pub mod grant;
 pub mod pkce;
 pub mod redirect_uri;

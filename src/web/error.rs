@@ -194,11 +194,15 @@ pub fn not_found(description: Option<&str>) -> Response {
 }
 
 fn error(status: StatusCode, code: ErrorCode, description: Option<&str>) -> Response {
+    json(status, &error_body(code, description))
+}
+
+fn error_body(code: ErrorCode, description: Option<&str>) -> serde_json::Value {
     let mut body = json!({ "error": code.as_str() });
     if let Some(description) = description {
         body["error_description"] = description.into();
     }
-    json(status, &body)
+    body
 }
 
 fn retry(mut response: Response, seconds: u64) -> Response {
@@ -215,7 +219,13 @@ fn refused(refusal: &dyn Refusal) -> Response {
     let answer = match code {
         // All causes look the same, so that probing codes and tokens reveals nothing.
         ErrorCode::InvalidGrant => error(status(code), code, Some(INVALID_GRANT)),
-        _ => error(status(code), code, Some(&reason)),
+        _ => {
+            let mut body = error_body(code, Some(&reason));
+            if let Some(url) = refusal.connect_url() {
+                body["connect_url"] = url.into();
+            }
+            json(status(code), &body)
+        }
     };
     if code == ErrorCode::TemporarilyUnavailable {
         return retry(answer, RETRY_AFTER);

@@ -11,6 +11,7 @@ use super::client_address::ClientAddress;
 use super::error::ApiError;
 use super::page_error::PageError;
 use super::pages::{Message, MessagePage, PageFrame, Repeat};
+use super::resource_auth;
 use super::words::Language;
 use crate::app::App;
 use crate::config::paths;
@@ -29,6 +30,12 @@ impl ApiError {
         Self::Quota { retry_after: often.retry_after, limit }
     }
 }
+
+/// An extension of responses to an MCP server that has authenticated: they are no failures of an address that guesses
+/// secrets, whatever their status. An MCP server asks for many people, and one of them must not use up the
+/// limit of the others.
+#[derive(Clone, Copy)]
+pub struct OfMcpServer;
 
 /// The rate limits of a path.
 struct PathLimits {
@@ -56,6 +63,7 @@ impl PathLimits {
             path if path.strip_prefix(paths::ACCOUNT).is_some_and(|rest| rest.starts_with('/')) => {
                 (Some(LimitedAction::Pages), None)
             }
+            // An MCP server that exchanges tokens is exempt, see `is_exempt`.
             paths::TOKEN | paths::REVOKE => {
                 (Some(LimitedAction::Token), Some(LimitedAction::TokenFailure))
             }
@@ -88,6 +96,7 @@ pub async fn enforce<F: Future<Output = Response>>(
         return next(request).await;
     };
     if let Some(asked) = asked
+        && !is_exempt(app, &request)
         && let Err(often) = app.rates().check(asked, Some(address))
     {
         let realm = match request.uri().path() {
@@ -109,7 +118,10 @@ pub async fn enforce<F: Future<Output = Response>>(
     let response = next(request).await;
     let failed = match failure {
         Some(LimitedAction::AdminSignInFailure) => response.status() == StatusCode::FORBIDDEN,
-        _ => matches!(response.status(), StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED),
+        _ => {
+            matches!(response.status(), StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED)
+                && response.extensions().get::<OfMcpServer>().is_none()
+        }
     };
     if let Some(failure) = failure.filter(|_| failed)
         && let Err(often) = app.rates().check(failure, Some(address))
@@ -122,6 +134,14 @@ pub async fn enforce<F: Future<Output = Response>>(
         );
     }
     response
+}
+
+/// Returns whether this is a token request of an MCP server that proves itself. It may exchange a token at each call of
+/// each person, as it may introspect, and all its requests come from one address.
+fn is_exempt(app: &App, request: &Request) -> bool {
+    request.uri().path() == paths::TOKEN
+        && app.config().offers_token_exchange()
+        && resource_auth::has_proof(app, request.headers())
 }
 
 /// Enforces the limit of people's pages for a page whose path the admin listener has too.

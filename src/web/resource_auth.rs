@@ -1,10 +1,11 @@
-//! Authentication of MCP servers at the introspection endpoint: RFC 7662 §2.1, §4.
+//! Authentication of MCP servers at the introspection endpoint, and at the token endpoint for token exchange: RFC 7662
+//! §2.1, §4.
 //!
 //! An MCP server authenticates with its resource identifier and `introspection_secret`, in the Authorization
 //! header (Basic) or in the form. The identifier is a URL and so contains a colon. Some libraries
 //! percent-encode it for Basic and some do not; both are accepted.
 
-use axum::http::header;
+use axum::http::{HeaderMap, header};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use percent_encoding::percent_decode_str;
@@ -43,10 +44,20 @@ pub fn authenticate_resource(form: &ClientForm) -> Result<&ResourceConfig, ApiEr
     found.ok_or_else(|| {
         if let Some(left_out) = REFUSED.admit() {
             let reason = "unknown resource or wrong secret";
-            tracing::info!(reason, left_out, "introspection refused");
+            tracing::info!(reason, left_out, "an MCP server could not be authenticated");
         }
         ApiError::Client { basic: true, reason: None }
     })
+}
+
+/// Returns whether the only Authorization header proves that the sender is a resource.
+pub fn has_proof(app: &App, headers: &HeaderMap) -> bool {
+    let mut authorization = headers.get_all(header::AUTHORIZATION).iter();
+    let (Some(presented), None) = (authorization.next(), authorization.next()) else {
+        return false;
+    };
+    let pair = presented.to_str().ok().and_then(basic);
+    pair.is_some_and(|pair| by_pair(app, &pair).is_some())
 }
 
 fn basic(value: &str) -> Option<String> {

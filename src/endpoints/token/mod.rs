@@ -1,7 +1,9 @@
-//! `POST /token`: RFC 6749 §3.2.
+//! `POST /token`: RFC 6749 §3.2, and RFC 8693 for MCP servers.
 
 mod authorization_code;
 mod refresh_token;
+mod subject_token;
+mod token_exchange;
 
 use axum::response::Response;
 use serde_json::json;
@@ -9,6 +11,7 @@ use serde_json::json;
 use crate::app::App;
 use crate::clock::Timestamp;
 use crate::config::ResourceConfig;
+use crate::oauth::exchange::GRANT_TYPE;
 use crate::oauth::grant::TokenRefused;
 use crate::oauth::scope::ScopeSet;
 use crate::oauth::secret::{RefreshToken, Secret};
@@ -28,6 +31,10 @@ pub(super) async fn post(form: ClientForm) -> Result<Response, ApiError> {
     ]) {
         return Err(TokenRefused::RepeatedParameter.into());
     }
+    // MCP servers, not OAuth clients, exchange tokens, and they authenticate in their own way.
+    if form.params.get("grant_type")? == Some(GRANT_TYPE) && app.config().offers_token_exchange() {
+        return token_exchange::exchange(&form).await;
+    }
     let client = authenticate_client(&form).await?;
     app.storage().ensure_clock_sane(app.now())?;
     match form.required("grant_type")? {
@@ -37,7 +44,7 @@ pub(super) async fn post(form: ClientForm) -> Result<Response, ApiError> {
     }
 }
 
-/// The result of both grant types.
+/// The result of both grant types of OAuth clients.
 struct Tokens<'a> {
     grant_id: &'a str,
     subject: &'a str,

@@ -160,6 +160,7 @@ async fn a_signed_assertion_says_who_calls_and_is_good_for_one_backend_and_one_m
     let now = app.now().unix();
     let expected = json!({
         "iss": app.url, "aud": app.todo.url(), "sub": "oidc:demo-alice", "client_id": client.id,
+        "grant_id": jwt_part(&held.access_token, 1)["grant_id"],
         "scope": "admin:todos create:todos delete:todos read:todos", "jti": claims["jti"],
         "iat": now, "exp": now + 60,
         "name": "Alice Adams", "email": "alice@example.com", "email_verified": true,

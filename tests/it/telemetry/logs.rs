@@ -108,7 +108,7 @@ async fn a_flood_of_garbage_is_a_line_a_second_of_each_kind() {
         "the authorization code is not known",
         "the refresh token is not known",
         "client_assertion_type is missing",
-        "introspection refused",
+        "an MCP server could not be authenticated",
         "the message is not accepted",
         "code=\"invalid_redirect_uri\"",
         "authorization refused",
