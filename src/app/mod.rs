@@ -6,6 +6,7 @@ mod conditions;
 mod exporter;
 mod notifier;
 mod reload;
+mod seldom;
 mod snapshot;
 mod target_checks;
 mod targets;

@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use parking_lot::{Mutex as Lock, MutexGuard, RwLock};
 use tokio::sync::Mutex;
 
-use super::{App, AppError, AppParts, audit_writer, exporter, notifier, targets, together, usage};
+use super::{
+    App, AppError, AppParts, audit_writer, exporter, notifier, seldom, targets, together, usage,
+};
 use crate::clients::Clients;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, ConfigSource, Loaded, Problems};
@@ -23,6 +25,7 @@ use crate::upstream::recheck::RecheckPolicy;
 /// State that all generations of the application share.
 pub(super) struct SharedState {
     pub(super) notes: audit_writer::AuditWriter,
+    pub(super) seldom: seldom::Seldom,
     pub(super) together: together::Together,
     pub(super) usage: usage::Usage,
     pub(super) targets: targets::Targets,
@@ -75,6 +78,7 @@ impl SharedState {
     pub(super) fn new(clock: &Clock, config: &Config, metrics: &Metrics) -> Self {
         Self {
             notes: audit_writer::AuditWriter::default(),
+            seldom: seldom::Seldom::default(),
             together: together::Together::default(),
             usage: usage::Usage::default(),
             targets: targets::Targets::default(),

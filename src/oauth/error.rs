@@ -72,6 +72,12 @@ impl ErrorCode {
 pub trait Refusal: std::error::Error + Send + Sync + 'static {
     /// Returns the error code of the response.
     fn code(&self) -> ErrorCode;
+
+    /// Returns the URL of the page on which the person can connect the missing service, for the member
+    /// `connect_url` of the response.
+    fn connect_url(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// Returns `Ok` if `condition` is true, otherwise the refusal. Lets a rule fit on one line.
