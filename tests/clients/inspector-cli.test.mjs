@@ -67,7 +67,7 @@ for (const [era, versions] of Object.entries(WAYS)) {
     assert.equal(listed.code, 0, listed.err);
     assert.equal(listed.asked, 1);
     const { tools } = listed.answer.result ?? listed.answer;
-    assert.deepEqual(tools.map(({ name }) => name).sort(), ["create-todo", "delete-todo", "get-todos", "purge-todos"]);
+    assert.deepEqual(tools.map(({ name }) => name).sort(), ["agenda", "create-todo", "delete-todo", "get-todos", "purge-todos"]);
 
     const made = await inspector(era, [...way, "--stored-auth-only", ...create("Tea")]);
     assert.equal(made.code, 0, made.err);

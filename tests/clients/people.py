@@ -79,6 +79,30 @@ class Person:
                 response = await browser.post(action, data=fields, headers={"origin": origin})
         raise AssertionError("the browser never came back")
 
+    async def connect_service(self, url: str) -> str:
+        """Follows the link of a tool, signs in, allows everything at the service; returns the page at the end."""
+        finished = False
+        async with httpx2.AsyncClient() as browser:
+            response = await browser.get(url)
+            for _ in range(20):
+                if location := response.headers.get("location"):
+                    location = urljoin(str(response.url), location)
+                    finished = finished or "/auth/connect/" in location
+                    response = await browser.get(location)
+                    continue
+                if finished:
+                    return response.text
+                form = Form(response.text)
+                assert form.action is not None, response.text
+                action = urljoin(str(response.url), form.action)
+                fields = form.fields | {"action": ["connect"], "decision": ["allow"]}
+                for field in ("username", "password"):
+                    if field in fields:
+                        fields[field] = [self.name]
+                origin = "{0.scheme}://{0.netloc}".format(urlparse(str(response.url)))
+                response = await browser.post(action, data=fields, headers={"origin": origin})
+        raise AssertionError("the service was never connected")
+
 
 def free_port() -> int:
     """Not one that the system gives to outgoing connections, which could have it before the process does."""

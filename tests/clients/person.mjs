@@ -18,7 +18,19 @@ function formOf(page) {
 // Follows `url` until the browser is sent to `client`; what it brings there. `decision` is the button of the
 // consent page: "approve" or "deny".
 export async function open(url, person, client, decision = "approve") {
-  const cookies = new Map();
+  const { to } = await walk(url, person, decision, (to) => to.startsWith(client));
+  return new URL(to).searchParams;
+}
+
+// Follows the link of a tool, signs in, and allows everything at the service; the page at the end.
+export async function connectService(url, person) {
+  const { to, cookies, page } = await walk(url, person, "allow", (to) => to.includes("/auth/connect/"));
+  if (!to) throw new Error(`nothing to connect:\n${page}`);
+  return (await walk(to, person, "allow", () => false, cookies)).page;
+}
+
+// `hasArrived` says of an address whether the browser is there. A page with no button that leads on is an end, too.
+async function walk(url, person, decision, hasArrived, cookies = new Map()) {
   let next = { url };
   for (let step = 0; step < 20; step++) {
     const { origin } = new URL(next.url);
@@ -37,12 +49,14 @@ export async function open(url, person, client, decision = "approve") {
     const location = response.headers.get("location") ?? unescaped(/class="button return"[^>]*href="([^"]*)"/.exec(page)?.[1] ?? "");
     if (location) {
       const to = new URL(location, next.url).href;
-      if (to.startsWith(client)) return new URL(to).searchParams;
+      if (hasArrived(to)) return { to, cookies };
       next = { url: to };
       continue;
     }
     const { action, fields } = formOf(page);
+    if (action.endsWith("/account/language")) return { page };
     if (fields.has("request")) fields.set("decision", decision);
+    if (/\/connect\//.test(action)) fields.set("action", "connect");
     for (const name of ["username", "login", "password"]) if (fields.has(name)) fields.set(name, person);
     next = { url: new URL(action, next.url).href, body: fields, from: next.url };
   }

@@ -7,7 +7,8 @@ import { UnauthorizedError } from "@modelcontextprotocol/sdk/client/auth.js";
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 import { startDemo } from "../browser/demo.mjs";
-import { open } from "./person.mjs";
+import { UrlElicitationRequiredError } from "@modelcontextprotocol/sdk/types.js";
+import { connectService, open } from "./person.mjs";
 
 const REDIRECT_URI = "http://127.0.0.1:53126/callback";
 
@@ -41,10 +42,10 @@ class Provider {
   }
 }
 
-async function connect(provider) {
+async function connect(provider, capabilities = {}) {
   for (;;) {
     const transport = new StreamableHTTPClientTransport(new URL(demo.mcp), { authProvider: provider });
-    const client = new Client({ name: "test", version: "1.0.0" });
+    const client = new Client({ name: "test", version: "1.0.0" }, { capabilities });
     try {
       await client.connect(transport);
       return client;
@@ -64,7 +65,7 @@ test("bob connects, calls a tool, and is refreshed without being asked", async (
   assert.ok(provider.client.client_id, "the SDK registered itself");
   assert.equal(claims(provider.saved.access_token).aud, demo.mcp);
   const { tools } = await client.listTools();
-  assert.deepEqual(tools.map(({ name }) => name).sort(), ["create-todo", "delete-todo", "get-todos", "purge-todos"]);
+  assert.deepEqual(tools.map(({ name }) => name).sort(), ["agenda", "create-todo", "delete-todo", "get-todos", "purge-todos"]);
   const made = await client.callTool({ name: "create-todo", arguments: { content: "Tea" } });
   assert.ok(!made.isError, JSON.stringify(made));
 
@@ -79,6 +80,33 @@ test("bob connects, calls a tool, and is refreshed without being asked", async (
   assert.equal(refused.isError, true);
   assert.match(refused.content[0].text, /not allowed to use purge-todos.*administrator/);
   assert.equal(provider.asked, 1);
+  await client.close();
+});
+
+const eventsOf = ({ isError, structuredContent, content }) => {
+  assert.ok(!isError, JSON.stringify(content));
+  return structuredContent.events.map(({ what }) => what);
+};
+
+test("alice reads a link, connects her calendar, and the second call has her agenda", async () => {
+  const client = await connect(new Provider("alice"));
+  const refused = await client.callTool({ name: "agenda", arguments: {} });
+  assert.equal(refused.isError, true);
+  const [link] = /http:\/\/\S+\/connect\/calendar\?for=[^\s)]+?(?=[.,)]*(?:\s|$))/.exec(refused.content[0].text) ?? [];
+  assert.ok(link, refused.content[0].text);
+  await connectService(link, "alice");
+  assert.deepEqual(eventsOf(await client.callTool({ name: "agenda", arguments: {} })), ["Stand-up", "Access review with Bob"]);
+  await client.close();
+});
+
+test("a client that can show links hears -32042; bob connects, and the second call has his agenda", async () => {
+  const client = await connect(new Provider("bob"), { elicitation: { url: {} } });
+  const error = await client.callTool({ name: "agenda", arguments: {} }).then(JSON.stringify, (error) => error);
+  assert.ok(error instanceof UrlElicitationRequiredError, error);
+  const [{ mode, url }] = error.elicitations;
+  assert.equal(mode, "url");
+  await connectService(url, "bob");
+  assert.deepEqual(eventsOf(await client.callTool({ name: "agenda", arguments: {} })), ["Dentist", "Access review with Alice"]);
   await client.close();
 });
 

@@ -21,6 +21,8 @@ from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.shared.auth import OAuthClientMetadata
+from mcp.shared.exceptions import MCPError, UrlElicitationRequiredError
+from mcp_types import ElicitResult
 
 import people
 from people import free_port, start
@@ -62,7 +64,7 @@ class Memory:
         self.client = client_info
 
 
-def connect(mcp_url: str, person: Person, memory: Memory, mode: str):
+def connect(mcp_url: str, person: Person, memory: Memory, mode: str, **options):
     auth = OAuthClientProvider(
         server_url=mcp_url,
         client_metadata=OAuthClientMetadata(client_name="Python SDK", redirect_uris=[REDIRECT_URI]),
@@ -71,7 +73,7 @@ def connect(mcp_url: str, person: Person, memory: Memory, mode: str):
         callback_handler=person.callback,
     )
     http = httpx2.AsyncClient(auth=auth, timeout=20)
-    return Client(streamable_http_client(mcp_url, http_client=http), mode=mode), auth
+    return Client(streamable_http_client(mcp_url, http_client=http), mode=mode, **options), auth
 
 
 def claims_of(token: str) -> tuple[dict, dict]:
@@ -105,7 +107,7 @@ async def against_demo() -> None:
                 connection, auth = connect(mcp_url, bob, memory, mode)
                 async with connection as client:
                     tools = {tool.name for tool in (await client.list_tools()).tools}
-                    assert tools == {"create-todo", "get-todos", "delete-todo", "purge-todos"}, tools
+                    assert tools == {"create-todo", "get-todos", "delete-todo", "purge-todos", "agenda"}, tools
                     made = await client.call_tool("create-todo", {"content": f"Tea ({mode})"})
                     assert not made.is_error, made
                     check_token(memory, mcp_url)
@@ -137,6 +139,8 @@ async def against_demo() -> None:
             assert bob.asked == 1, bob.asked
             print("ok demo: bob reads that he may not purge:", refused.content[0].text)
 
+            await with_calendar(mcp_url)
+
             mallory, memory = Person("mallory"), Memory()
             try:
                 async with connect(mcp_url, mallory, memory, "auto")[0] as client:
@@ -151,6 +155,49 @@ async def against_demo() -> None:
         finally:
             demo.terminate()
             demo.wait()
+
+
+def events(result) -> list[str]:
+    assert not result.is_error, result
+    return [event["what"] for event in result.structured_content["events"]]
+
+
+async def with_calendar(mcp_url: str) -> None:
+    """A tool that needs a service: each client gets the link in the way that it can show."""
+    # It states nothing: a text, which the model shows.
+    alice, memory = Person("alice"), Memory()
+    async with connect(mcp_url, alice, memory, "auto")[0] as client:
+        refused = await client.call_tool("agenda", {})
+        assert refused.is_error and "/connect/calendar?for=" in refused.content[0].text, refused
+    print("ok demo: alice reads a link to connect her calendar:", refused.content[0].text)
+
+    # 2026-07-28: the SDK opens the link and repeats the call by itself.
+    opened: list[str] = []
+
+    async def open_link(_context, params) -> ElicitResult:
+        opened.append(params.url)
+        await alice.connect_service(params.url)
+        return ElicitResult(action="accept")
+
+    alice, memory = Person("alice"), Memory()
+    async with connect(mcp_url, alice, memory, "auto", elicitation_callback=open_link)[0] as client:
+        assert events(await client.call_tool("agenda", {})) == ["Stand-up", "Access review with Bob"]
+        assert len(opened) == 1 and "/connect/calendar?for=" in opened[0], opened
+        assert events(await client.call_tool("agenda", {})) == ["Stand-up", "Access review with Bob"]
+        assert len(opened) == 1, opened
+    print("ok demo: the SDK hears input_required, alice connects, and the repeated call has her agenda")
+
+    # 2025-11-25: an error with the link; whoever uses the SDK opens it and calls again.
+    bob, memory = Person("bob"), Memory()
+    async with connect(mcp_url, bob, memory, "legacy", elicitation_callback=open_link)[0] as client:
+        try:
+            raise AssertionError(await client.call_tool("agenda", {}))
+        except MCPError as error:
+            links = [asked.url for asked in UrlElicitationRequiredError.from_error(error.error).elicitations]
+        assert len(links) == 1 and "/connect/calendar?for=" in links[0], links
+        await bob.connect_service(links[0])
+        assert events(await client.call_tool("agenda", {})) == ["Dentist", "Access review with Alice"]
+    print("ok demo: the SDK hears -32042, bob connects, and the second call has his agenda")
 
 
 def mcp_server(seen: list[dict[str, str]]) -> MCPServer:

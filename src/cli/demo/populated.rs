@@ -129,7 +129,7 @@ pub(super) async fn populate(app: &App) -> Result<(), StorageError> {
 }
 
 /// Tools of the demo's MCP server; the last one needs a scope that users do not have.
-const TOOLS: [&str; 4] = ["get-todos", "create-todo", "delete-todo", "purge-todos"];
+const TOOLS: [&str; 5] = ["get-todos", "create-todo", "agenda", "delete-todo", "purge-todos"];
 
 /// Returns the calls of these people: in some of the hours after each login, of tools that they may use, and
 /// now and then of one that they may not.
@@ -273,6 +273,7 @@ fn request(app: &App, person: &Someone, client: &Program) -> AuthorizationReques
         resource: app.default_resource().map(|resource| resource.id.clone()).unwrap_or_default(),
         scopes: person.scopes.clone(),
         unknown_scopes: String::new(),
+        upstream: std::collections::BTreeSet::new(),
         account: None,
         trace: None,
     }

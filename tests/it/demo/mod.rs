@@ -1,5 +1,6 @@
 //! `portcullis demo`.
 
+mod calendar;
 mod configuration;
 mod container;
 mod mcp_server;

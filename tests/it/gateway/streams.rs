@@ -83,7 +83,7 @@ async fn a_session_works_from_initialize_to_delete() {
     let initialized = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" });
     session.post(&initialized).await.assert_status(202);
     let list = json!({ "jsonrpc": "2.0", "id": 2, "method": "tools/list" });
-    assert_eq!(session.post(&list).await.json()["result"]["tools"].as_array().unwrap().len(), 4);
+    assert_eq!(session.post(&list).await.json()["result"]["tools"].as_array().unwrap().len(), 5);
     let url = app.mcp_url();
     app.http.send("DELETE", &url, &session.headers(), "").await.assert_status(204);
     session.post(&list).await.assert_status(404);

@@ -522,7 +522,7 @@ async fn three_to_do_servers_share_one_path_and_each_keeps_its_sessions() {
             let listed = post(&app, &tokens, &headers, &list).await;
             assert_eq!(
                 listed.assert_status(200).json()["result"]["tools"].as_array().unwrap().len(),
-                4
+                5
             );
         }
     }

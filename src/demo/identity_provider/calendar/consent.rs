@@ -8,7 +8,6 @@ use url::Url;
 
 use super::{CalendarClient, PATH, SCOPE, tokens};
 use crate::demo::http::Recorded;
-use crate::demo::identity_provider::people::DemoPerson;
 use crate::demo::identity_provider::{IdpShared, pages, session};
 use crate::oauth::secret::random_text;
 
@@ -25,7 +24,8 @@ struct CalendarRequest {
 #[derive(Template)]
 #[template(path = "demo/calendar.html")]
 struct CalendarConsentPage<'a> {
-    person: &'a DemoPerson,
+    name: &'a str,
+    address: &'a str,
     /// The host that the browser goes back to.
     host: &'a str,
     request: &'a str,
@@ -43,7 +43,10 @@ pub(super) fn authorize(idp: &IdpShared, client: &CalendarClient, request: &Reco
     let form = idp.keys.stamp(DECISION, &json!({ "sid": sid, "query": request.query }));
     let to = Url::parse(&asked.redirect_uri).ok();
     let host = to.as_ref().and_then(Url::host_str).unwrap_or_default();
-    pages::html(StatusCode::OK, &CalendarConsentPage { person: &person, host, request: &form })
+    let address = super::address(&person);
+    let page =
+        CalendarConsentPage { name: &person.name, address: &address, host, request: &form };
+    pages::html(StatusCode::OK, &page)
 }
 
 /// Reads an authorization request. Errors that must not be redirected return an error page.

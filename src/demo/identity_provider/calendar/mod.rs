@@ -75,8 +75,13 @@ fn for_person(
     }
 }
 
+/// The person's address at the calendar, which is not the one of the identity provider.
+fn address(person: &DemoPerson) -> String {
+    format!("{}@calendar.example.com", person.username)
+}
+
 fn about(person: &DemoPerson) -> Value {
-    json!({ "sub": person.subject(), "name": person.name, "email": person.email() })
+    json!({ "sub": person.subject(), "name": person.name, "email": address(person) })
 }
 
 /// Every day is the same.
