@@ -1,8 +1,8 @@
 //! Per-tool scopes: reads the JSON-RPC body and checks the scopes that `[resource.tools]` demands.
 //!
 //! Headers that repeat the body (`Mcp-Method`, `Mcp-Name`, MCP 2026-07-28) must agree with it, so it does not
-//! matter which of them the MCP server reads. If a resource has no tool rules, its request bodies are not
-//! parsed; large ones are streamed.
+//! matter which of them the MCP server reads. If no rule of a resource is about tools, its request bodies are
+//! not parsed; large ones are streamed, unless a missing connection could be a reason to read them.
 
 use axum::body::Body;
 use axum::http::request::Parts;
@@ -38,6 +38,15 @@ pub(super) struct Authorized {
     pub(super) lists_tools: bool,
     /// The response may turn the call into a task. Requests about that task need these scopes.
     pub(super) may_become_a_task: Option<ScopeSet>,
+    /// The parsed body, if tools have rules or connections; until the tokens of services are there.
+    pub(super) message: Option<Value>,
+}
+
+impl Authorized {
+    /// A request whose messages nobody has read.
+    const fn unread(parts: Parts, body: Payload) -> Self {
+        Self { parts, body, lists_tools: false, may_become_a_task: None, message: None }
+    }
 }
 
 /// The body that is sent to the MCP server.
@@ -85,15 +94,14 @@ pub(super) async fn authorize(
     if declared.and_then(length).is_some_and(|length| length > limit as u64) {
         return Err(GatewayRefused::TooLarge);
     }
-    let passes =
-        |parts, body| Ok(Authorized { parts, body, lists_tools: false, may_become_a_task: None });
     if parts.method != Method::POST {
         // Only POST carries messages. The body of another method is discarded: a server that read it would
         // read messages that nobody checked.
-        return passes(parts, Payload::Whole(Bytes::new()));
+        return Ok(Authorized::unread(parts, Payload::Whole(Bytes::new())));
     }
-    if resource.tools.is_empty() {
-        return passes(parts, without_rules(resource, reading, limit).await?);
+    if !has_rules_of_tools(resource) {
+        let body = without_rules(resource, reading, limit).await?;
+        return Ok(Authorized::unread(parts, body));
     }
     one_reading(&mut parts.headers)?;
     let body = whole(reading.body.take(), limit, &mut reading.body).await?;
@@ -108,10 +116,19 @@ pub(super) async fn authorize(
     let needed = check_scopes(app, resource, caller, &message, messages).await?;
     let lists_tools = messages.iter().any(|message| method(message) == Some("tools/list"));
     let may_become_a_task = messages.iter().any(may_become_a_task).then_some(needed);
-    Ok(Authorized { parts, body: Payload::Whole(body), lists_tools, may_become_a_task })
+    let body = Payload::Whole(body);
+    let message = resource.wants_upstream().then_some(message);
+    Ok(Authorized { parts, body, lists_tools, may_become_a_task, message })
 }
 
-/// Returns the body for a resource without tool rules, which nobody reads but the counter of calls.
+/// Whether scopes or tokens depend on the tools that a body calls.
+fn has_rules_of_tools(resource: &ResourceConfig) -> bool {
+    !resource.tools.is_empty()
+        || resource.connections.iter().any(|connection| !connection.tools.is_empty())
+}
+
+/// Returns the body for a resource without tool rules, which nobody reads but the counter of calls. It is read
+/// whole if a token of a service may be missing: what the client is told then depends on the message.
 async fn without_rules(
     resource: &ResourceConfig,
     reading: &mut RequestReading,
@@ -119,7 +136,7 @@ async fn without_rules(
 ) -> Result<Payload, GatewayRefused> {
     let body = reading.body.take();
     let is_small = body.size_hint().upper().is_some_and(|length| length <= REPEATABLE as u64);
-    if is_small {
+    if is_small || resource.wants_upstream() {
         let body = whole(body, limit, &mut reading.body).await?;
         if let Some(counted) = &mut reading.counted {
             counted.add_body(resource, &body);

@@ -61,6 +61,27 @@ pub(super) enum GatewayRefused {
     BadGateway(&'static str),
     /// The MCP server does not respond in time.
     GatewayTimeout,
+    /// The call needs a person's token of a service, and cannot have it.
+    Service(ServiceRefused),
+}
+
+/// Why a call that needs a person's token of a service is not answered by the MCP server.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum ServiceRefused {
+    /// The person has to do something first. Holds the JSON-RPC response that says so.
+    NotConnected(Value),
+    /// The same for a request that cannot have such a response. Holds the words.
+    Forbidden(String),
+    /// The service that issues the token does not answer. Holds the words.
+    Unavailable(String),
+    /// The MCP server refused the token that was sent with the request. Holds the words.
+    TokenRefused(String),
+}
+
+impl From<ServiceRefused> for GatewayRefused {
+    fn from(refused: ServiceRefused) -> Self {
+        Self::Service(refused)
+    }
 }
 
 /// Why a message is refused with an error that JSON-RPC or MCP has a code for. Holds the id of the request
@@ -79,6 +100,8 @@ pub(super) enum MessageRefused {
     UnknownEvent,
     /// The task is not this caller's.
     UnknownTask(Value),
+    /// The `requestState` is ours, and belongs to another caller or request, or has ended.
+    WrongState(Value),
     /// Headers of the request contradict its body (MCP 2026-07-28).
     HeaderMismatch(Value),
     /// A header that MCP demands since 2026-07-28 is missing.
@@ -156,6 +179,7 @@ impl GatewayRefused {
                 "gateway_timeout",
                 "The MCP server did not answer in time",
             ),
+            Self::Service(refused) => challenge.of_service(&refused),
         }
     }
 }
@@ -185,6 +209,10 @@ impl MessageRefused {
             // caller cannot tell the two apart.
             Self::UnknownTask(id) => {
                 json_rpc(StatusCode::BAD_REQUEST, &id, -32602, "Task not found")
+            }
+            Self::WrongState(id) => {
+                let told = "requestState has ended or belongs to another request; send the request without it";
+                json_rpc(StatusCode::BAD_REQUEST, &id, -32602, told)
             }
             Self::UnknownSession => {
                 json_rpc(StatusCode::NOT_FOUND, &Value::Null, -32001, "Session not found")
@@ -241,6 +269,25 @@ impl Challenge<'_> {
         let Some(id) = &self.id else { return error::json(status, &said) };
         let error = json!({ "code": REFUSED, "message": description, "data": said });
         error::json(status, &json!({ "jsonrpc": "2.0", "id": id, "error": error }))
+    }
+
+    /// Returns the response to a call that cannot have a token of a service. It is no challenge: more scopes at our
+    /// end would not help.
+    fn of_service(&self, refused: &ServiceRefused) -> Response {
+        match refused {
+            ServiceRefused::NotConnected(response) => error::json(StatusCode::OK, response),
+            ServiceRefused::Forbidden(words) => {
+                self.refusal(StatusCode::FORBIDDEN, "connection_required", words)
+            }
+            ServiceRefused::Unavailable(words) => retry_soon(self.refusal(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "temporarily_unavailable",
+                words,
+            )),
+            ServiceRefused::TokenRefused(words) => {
+                self.refusal(StatusCode::BAD_GATEWAY, "bad_gateway", words)
+            }
+        }
     }
 
     /// Returns a 401. It names all default scopes, because several clients cannot step up later.

@@ -20,6 +20,7 @@ use super::authorize::Payload;
 use super::challenge::{GatewayRefused, MessageRefused};
 use super::http_sse_transport::MessageAddress;
 use super::send_failed::{SendFailed, UNREACHABLE};
+use super::sent_tokens::{SentTokens, remove_those_of_the_client};
 use super::spans::TargetSpan;
 use super::target::{Target, differs_by_the_slash, location};
 use super::target_list::TargetChoice;
@@ -93,6 +94,8 @@ pub(super) struct Exchange<'a> {
     /// The session id and event id that the target itself issued, already unsealed.
     pub(super) session: Option<HeaderValue>,
     pub(super) last_event: Option<HeaderValue>,
+    /// The tokens of services that go with it.
+    pub(super) tokens: &'a SentTokens,
     /// Its place in the trace of the request.
     pub(super) span: Option<&'a TargetSpan>,
 }
@@ -265,6 +268,7 @@ impl Exchange<'_> {
         headers.reserve(self.parts.headers.len() + OURS);
         headers.insert(header::HOST, target.host.clone());
         copy(&self.parts.headers, headers, &TO_BACKEND, &self.resource.forward_headers);
+        remove_those_of_the_client(self.resource, headers);
         if let Some(span) = self.span
             && let Some(traceparent) = &span.traceparent
         {
@@ -298,6 +302,7 @@ impl Exchange<'_> {
         {
             headers.insert(assertion::ASSERTION, assertion);
         }
+        self.tokens.put(headers);
         Ok(rebuilt)
     }
 

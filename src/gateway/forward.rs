@@ -13,6 +13,7 @@ use url::Url;
 use super::authenticate::Caller;
 use super::authorize::{Authorized, step_up};
 use super::challenge::{GatewayRefused, MessageRefused, beside_a_refusal};
+use super::elicitation::UrlSessions;
 use super::event_ids::SealedIds;
 use super::exchange::{AskedAddress, Exchange, copy};
 use super::idle_timeout::IdleTimeoutBody;
@@ -21,6 +22,7 @@ use super::response_head::{
     refuse_what_cannot_pass,
 };
 use super::safe_query::safe_query;
+use super::sent_tokens::SentTokens;
 use super::server_challenge::{self, ServerDemand};
 use super::spans::TargetSpan;
 use super::sse::{EventFilter, FilterAction, FilteredStream};
@@ -68,6 +70,10 @@ pub(super) struct AdmittedCall<'a> {
     pub(super) permit: RequestPermit,
     /// Changes when grants end. Created before the caller's grant was looked up.
     pub(super) ended: watch::Receiver<u64>,
+    /// The tokens of services that go to the MCP server.
+    pub(super) tokens: SentTokens,
+    /// Remembers the session that the response begins; `None` unless the client said that it can show links.
+    pub(super) url_sessions: Option<&'a UrlSessions>,
     /// Counts the calls in it. Taken by the body of the answer.
     pub(super) counted: &'a mut Option<OpenCalls>,
 }
@@ -75,7 +81,7 @@ pub(super) struct AdmittedCall<'a> {
 impl<'a> AdmittedCall<'a> {
     /// Sends the request to a target and returns its response for the client.
     pub(super) async fn forward(self, authorized: Authorized) -> Result<Response, GatewayRefused> {
-        let Authorized { parts, body, lists_tools, may_become_a_task } = authorized;
+        let Authorized { parts, body, lists_tools, may_become_a_task, .. } = authorized;
         let (app, resource, caller) = (self.app, self.resource, &self.caller);
         let (mut exchange, mut choice) = self.exchange(&parts)?;
         let span = TargetSpan::begin(choice.target(), resource.path.as_deref());
@@ -112,6 +118,11 @@ impl<'a> AdmittedCall<'a> {
             && !parts.headers.contains_key(session::LAST_EVENT_ID);
         let reading = ResponseReading { hidden, remembers, only_listens };
         let status = answer.status();
+        if status == StatusCode::UNAUTHORIZED
+            && let Some(refused) = self.tokens.refused(app, resource, caller)
+        {
+            return Err(refused);
+        }
         let passed = self.pass_back(target, reading, answer).await;
         target.note(app, status, &passed);
         passed
@@ -143,6 +154,7 @@ impl<'a> AdmittedCall<'a> {
             address,
             session: session.map(|session| session.id),
             last_event: event.map(|event| event.id),
+            tokens: &self.tokens,
             span: None,
         };
         Ok((exchange, choice))
@@ -191,6 +203,9 @@ impl<'a> AdmittedCall<'a> {
         let session = parts.headers.get(session::SESSION_ID);
         let session =
             session.and_then(|id| session::seal(self.app.sealer(), &self.caller, target.tag, id));
+        if let (Some(sessions), Some(session)) = (self.url_sessions, &session) {
+            sessions.remember(session);
+        }
         let is_stream = parts.headers.get(header::CONTENT_TYPE).is_some_and(is_event_stream);
         let challenge = if status == StatusCode::FORBIDDEN {
             let challenges = parts.headers.get_all(header::WWW_AUTHENTICATE);

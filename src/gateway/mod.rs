@@ -2,8 +2,9 @@
 //! Fails closed.
 //!
 //! `authenticate` verifies the token, `authorize` checks whether the caller may use the tools that the body
-//! calls, and `forward` rebuilds the request for the MCP server and streams the response. The MCP server
-//! never sees a client's token.
+//! calls, `upstream_tokens` fetches the person's tokens of services that the call needs, and `forward` rebuilds
+//! the request for the MCP server and streams the response. The MCP server never sees a client's token, and the
+//! client never sees one of a service.
 
 mod asked;
 mod assertion;
@@ -12,6 +13,7 @@ mod authorize;
 mod cache_control;
 mod challenge;
 mod denied_tool;
+mod elicitation;
 mod event_ids;
 mod event_lines;
 mod exchange;
@@ -21,10 +23,13 @@ mod idle_timeout;
 mod mcp_headers;
 mod message_scanner;
 mod messages;
+mod missing_connection;
 mod origin;
+mod request_state;
 mod response_head;
 mod safe_query;
 mod send_failed;
+mod sent_tokens;
 mod server_challenge;
 mod session;
 mod spans;
@@ -37,6 +42,7 @@ mod target;
 mod target_list;
 mod tasks;
 mod tools_list;
+mod upstream_tokens;
 mod usage;
 mod whole_message;
 
@@ -61,12 +67,15 @@ use crate::web::client_address::ClientAddress;
 use crate::web::landing;
 use crate::web::words::Language;
 use asked::{BodyReading, RequestReading};
-use authenticate::{Caller, authenticate};
+use authenticate::authenticate;
 use authorize::{Authorized, authorize};
-use challenge::GatewayRefused;
+use challenge::{GatewayRefused, ServiceRefused};
+use elicitation::UrlSessions;
 use forward::AdmittedCall;
+use sent_tokens::SentTokens;
 use spans::KnownTools;
 use target_list::TargetList;
+use upstream_tokens::TokenSupply;
 use usage::{CallsOfRoute, OpenCalls};
 
 /// The gateway's routes, one for each MCP server of one configuration.
@@ -79,6 +88,8 @@ pub struct GatewayRoute {
     index: usize,
     targets: TargetList,
     calls: Arc<CallsOfRoute>,
+    /// The sessions whose clients can show links.
+    url_sessions: UrlSessions,
 }
 
 impl GatewayRoutes {
@@ -89,7 +100,8 @@ impl GatewayRoutes {
             let (metrics, tools) = (app.metrics().calls(&path), KnownTools::default());
             let ended = app.metrics().tool_calls(&path, &CallOutcome::ALL.map(CallOutcome::name));
             let calls = Arc::new(CallsOfRoute { metrics, ended, tools });
-            Some(GatewayRoute { path, index, targets, calls })
+            let url_sessions = UrlSessions::default();
+            Some(GatewayRoute { path, index, targets, calls, url_sessions })
         };
         Self(app.config().resources.iter().enumerate().filter_map(passage).collect())
     }
@@ -197,11 +209,22 @@ async fn serve(
         authenticate(app, resource, &authorization).await?
     };
     reading.counted = OpenCalls::of(app, &caller, &parts, &passage.calls);
-    let answer = match admit(app, resource, &caller, parts, reading).await {
-        Ok((permit, authorized)) => {
+    let sessions = &passage.url_sessions;
+    let supply = TokenSupply { app, resource, caller: &caller, sessions, ended: &ended };
+    let answer = match admit(&supply, parts, reading).await {
+        Ok(Admitted { permit, authorized, tokens, states_links }) => {
             let begun = Instant::now();
-            let (targets, counted) = (&passage.targets, &mut reading.counted);
-            let call = AdmittedCall { app, resource, targets, caller, permit, ended, counted };
+            let call = AdmittedCall {
+                app,
+                resource,
+                targets: &passage.targets,
+                caller,
+                permit,
+                ended,
+                tokens,
+                url_sessions: states_links.then_some(sessions),
+                counted: &mut reading.counted,
+            };
             let answer = call.forward(authorized).await;
             passage.calls.metrics.passed(outcome(&answer), begun);
             answer
@@ -216,14 +239,22 @@ async fn serve(
     answer
 }
 
-/// Checks whether an authenticated request may be forwarded.
+/// A request that may be forwarded.
+struct Admitted {
+    permit: RequestPermit,
+    authorized: Authorized,
+    tokens: SentTokens,
+    /// It begins a session, and says that the client can show links.
+    states_links: bool,
+}
+
+/// Checks whether an authenticated request may be forwarded, and fetches the tokens that go with it.
 async fn admit(
-    app: &App,
-    resource: &ResourceConfig,
-    caller: &Caller,
+    supply: &TokenSupply<'_>,
     parts: Parts,
     reading: &mut RequestReading,
-) -> Result<(RequestPermit, Authorized), GatewayRefused> {
+) -> Result<Admitted, GatewayRefused> {
+    let TokenSupply { app, resource, caller, .. } = *supply;
     if !matches!(parts.method, Method::GET | Method::POST | Method::DELETE) {
         return Err(GatewayRefused::Method);
     }
@@ -232,8 +263,10 @@ async fn admit(
     }
     let LiveGrant { subject, client_id, .. } = &*caller.grant;
     let permit = app.rates().request(subject, client_id).map_err(GatewayRefused::TooMany)?;
-    let authorized = authorize(app, resource, caller, parts, reading).await?;
-    Ok((permit, authorized))
+    let mut authorized = authorize(app, resource, caller, parts, reading).await?;
+    let tokens = supply.tokens(&mut authorized).await?;
+    let states_links = supply.states_links(&authorized);
+    Ok(Admitted { permit, authorized, tokens, states_links })
 }
 
 /// Whether the client wants a WebSocket, and so could not use any other response. `offers` are the values of
@@ -255,7 +288,10 @@ fn outcome(answer: &Result<Response, GatewayRefused>) -> Passed {
         Ok(answer) if answer.status().is_server_error() => Passed::Failed,
         Ok(_) => Passed::Answered,
         Err(GatewayRefused::GatewayTimeout) => Passed::TimedOut,
-        Err(GatewayRefused::BadGateway(_)) => Passed::Broken,
+        Err(
+            GatewayRefused::BadGateway(_)
+            | GatewayRefused::Service(ServiceRefused::TokenRefused(_)),
+        ) => Passed::Broken,
         Err(_) => Passed::Withheld,
     }
 }

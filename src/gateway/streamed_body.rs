@@ -44,7 +44,12 @@ impl HttpBody for UnreadBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         self.home = None;
-        Pin::new(&mut self.inner).poll_frame(context)
+        let frame = Pin::new(&mut self.inner).poll_frame(context);
+        if matches!(&frame, Poll::Ready(Some(Ok(frame))) if frame.is_trailers()) {
+            // Trailers end the body here: no allow-list has checked them.
+            return Poll::Ready(None);
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::authenticate::Caller;
-use super::challenge::GatewayRefused;
+use super::challenge::{GatewayRefused, ServiceRefused};
 use super::event_lines::{EventLines, EventPart};
 use super::message_scanner::{MessageScanner, ScanUntil, ScannedMessage};
 use super::messages;
@@ -220,7 +220,10 @@ impl OpenCalls {
             GatewayRefused::BadGateway(_)
             | GatewayRefused::GatewayTimeout
             | GatewayRefused::Unavailable
-            | GatewayRefused::Broken => CallOutcome::Failed,
+            | GatewayRefused::Broken
+            | GatewayRefused::Service(
+                ServiceRefused::Unavailable(_) | ServiceRefused::TokenRefused(_),
+            ) => CallOutcome::Failed,
             GatewayRefused::InvalidToken => CallOutcome::Unanswered,
             GatewayRefused::NoToken
             | GatewayRefused::MalformedAuthorization
@@ -232,7 +235,10 @@ impl OpenCalls {
             | GatewayRefused::Message(_)
             | GatewayRefused::BrokenBody
             | GatewayRefused::NoEventStream
-            | GatewayRefused::TooMany(_) => CallOutcome::Refused,
+            | GatewayRefused::TooMany(_)
+            | GatewayRefused::Service(
+                ServiceRefused::NotConnected(_) | ServiceRefused::Forbidden(_),
+            ) => CallOutcome::Refused,
         };
         self.take_streamed();
         if self.calls.is_empty() {
