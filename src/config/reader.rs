@@ -237,9 +237,11 @@ impl ConfigReader {
             Some(Value::Array(list)) => list.len(),
             Some(other) => {
                 let table = key.rsplit('.').next().unwrap_or(key).to_owned();
+                // A table may have secrets.
+                let shown = (!other.is_table()).then(|| mask_nothing(&other));
                 self.problem(
                     key,
-                    Some(mask_nothing(&other)),
+                    shown,
                     "is not a list of tables",
                     format!("write [[{table}]]"),
                 );

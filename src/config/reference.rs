@@ -65,6 +65,7 @@ impl ConfigKey {
         let settable = !matches!(
             self.value,
             ValueType::TextTable
+                | ValueType::TranslatedTable
                 | ValueType::SecretTable
                 | ValueType::ScopeTable
                 | ValueType::ClaimTable

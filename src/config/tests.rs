@@ -1,4 +1,5 @@
 mod branding;
+mod connections;
 mod consent;
 mod network;
 mod notify;

@@ -19,6 +19,8 @@ pub enum ValueType {
     /// Scopes: a list, or a table with the text of each.
     Scopes,
     TextTable,
+    /// A table of texts, each in one or in several languages.
+    TranslatedTable,
     SecretTable,
     /// A table of lists of scopes.
     ScopeTable,

@@ -126,6 +126,19 @@ pub(super) fn read(r: &mut ConfigReader, key: &str, has_target: bool) -> Vec<Hea
     read
 }
 
+/// Header of the gateway's own kind that may carry a token: clients cannot send any `x-portcullis-*`.
+const OWN_TOKEN_HEADER: &str = "x-portcullis-upstream-token";
+
+/// Parses the name of a header that carries a token of the person to the MCP server. An error consists of
+/// reason and hint.
+pub(super) fn token_header(name: &str) -> Result<HeaderName, (&'static str, &'static str)> {
+    const ALLOWED: [&str; 2] = ["authorization", OWN_TOKEN_HEADER];
+    if let Some(allowed) = ALLOWED.into_iter().find(|allowed| name.eq_ignore_ascii_case(allowed)) {
+        return Ok(HeaderName::from_static(allowed));
+    }
+    header_name(name).map_err(|(reason, _)| (reason, "write one such as \"X-GitHub-Token\""))
+}
+
 /// Parses a header name. An error consists of reason and hint.
 fn header_name(name: &str) -> Result<HeaderName, (&'static str, &'static str)> {
     let take_out = "take it out";
@@ -205,6 +218,36 @@ mod tests {
         }
         for name in ["x-tenant-id", "Baggage", "X-Request-ID", "x.dotted", "x-api-version", "b3"] {
             assert_eq!(header_name(name).unwrap().as_str(), name.to_lowercase());
+        }
+    }
+
+    #[test]
+    fn ut_03_a_token_is_carried_by_no_header_that_means_something_else() {
+        for name in [
+            "Cookie",
+            "cookie",
+            "Host",
+            "X-Portcullis-Subject",
+            "X-Portcullis-Assertion",
+            "X-Portcullis-Upstream_Token",
+            "Mcp-Session-Id",
+            "mcp-protocol-version",
+            "Content-Type",
+            "Proxy-Authorization",
+            "DPoP",
+            "X-Forwarded-User",
+            "Remote-User",
+            "x_github_token",
+            "authorization ",
+            "x-*",
+            "",
+        ] {
+            assert!(token_header(name).is_err(), "{name}");
+        }
+        for name in
+            ["Authorization", "AUTHORIZATION", "X-Portcullis-Upstream-Token", "X-GitHub-Token"]
+        {
+            assert_eq!(token_header(name).unwrap().as_str(), name.to_lowercase());
         }
     }
 }

@@ -3,6 +3,7 @@
 mod admin;
 mod branding;
 mod client;
+mod connections;
 mod database;
 mod enforcement;
 mod forward_headers;
@@ -87,7 +88,6 @@ pub(super) fn load_and_look(
 fn read(r: &mut ConfigReader, env: &BTreeMap<String, String>) -> Option<Config> {
     let public_url = public_url(r);
     let listen = address(r, "listen", LISTEN);
-    let http2 = r.flag("http2", true);
     let database_url = database::database_url(r, env);
     let secret_key = secret_key(r, env, &database_url);
     let allowed_redirect_uris = r.texts("allowed_redirect_uris");
@@ -95,16 +95,16 @@ fn read(r: &mut ConfigReader, env: &BTreeMap<String, String>) -> Option<Config> 
     let allowed_origins = origins::read(r);
     let trusted_proxies = rates::trusted_proxies(r);
     let proxies = proxies::read(r, env);
-    let resources = resource::all(r, env, public_url.as_ref());
+    let services = connections::all(r, env);
+    let resources = resource::all(r, env, public_url.as_ref(), &services);
     let upstream = upstream::read(r, env, &resources, &proxies);
+    let connections = connections::complete(r, services, upstream.as_ref(), &resources);
     let tls = tls::read(r, public_url.as_ref());
     let has_tls = r.has("tls");
     let listen_http = tls::listen_http(r, has_tls);
     let admin = admin::read(r, env, public_url.as_ref(), has_tls);
     tls::warn(r, tls.as_ref(), public_url.as_ref(), admin.as_ref());
     let client_approval = client_approval(r, admin.is_some());
-    let consent_choice = r.flag("consent_choice", true);
-    let landing = r.flag("landing", true);
     let branding = branding::read(r);
     let notify = notify::all(r, env);
     let telemetry = Box::new(telemetry::read(r, env));
@@ -114,6 +114,9 @@ fn read(r: &mut ConfigReader, env: &BTreeMap<String, String>) -> Option<Config> 
     let tokens = tokens(r);
     let limits = limits(r, public_url.as_ref(), listen, tokens.access);
     Some(Config {
+        http2: r.flag("http2", true),
+        consent_choice: r.flag("consent_choice", true),
+        landing: r.flag("landing", true),
         clients: client::all(r, env, &redirect_schemes, limits.redirect_uris),
         client_documents: client::documents(r, public_url.as_ref(), &proxies),
         accept_token_endpoint_audience: client::accept_token_endpoint_audience(r),
@@ -122,7 +125,6 @@ fn read(r: &mut ConfigReader, env: &BTreeMap<String, String>) -> Option<Config> 
         upstream: upstream?,
         listen,
         listen_http,
-        http2,
         tls,
         database_url,
         secret_key,
@@ -131,10 +133,9 @@ fn read(r: &mut ConfigReader, env: &BTreeMap<String, String>) -> Option<Config> 
         allowed_origins,
         trusted_proxies,
         resources,
+        connections,
         admin,
         client_approval,
-        consent_choice,
-        landing,
         branding,
         audit_retention,
         usage_retention,

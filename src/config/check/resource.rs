@@ -9,7 +9,8 @@ use super::super::paths::hidden_by;
 use super::super::public_url::is_plain_segment;
 use super::super::reader::{ConfigReader, Problems};
 use super::super::values::is_loopback;
-use super::super::{OnDeniedTool, PublicUrl, ResourceConfig, TokenAlg};
+use super::super::{ConnectionConfig, OnDeniedTool, PublicUrl, ResourceConfig, TokenAlg};
+use super::connections::{TokenDelivery, of_resource};
 use super::scope_texts::scopes;
 use super::scopes::{declared_scopes, tools};
 use super::{enforcement, forward_headers, one_of, targets};
@@ -20,6 +21,7 @@ pub(super) fn all(
     r: &mut ConfigReader,
     env: &BTreeMap<String, String>,
     public_url: Option<&PublicUrl>,
+    services: &[ConnectionConfig],
 ) -> Vec<ResourceConfig> {
     let count = r.count("resource");
     if count == 0 {
@@ -31,7 +33,7 @@ pub(super) fn all(
         );
     }
     let resources: Vec<ResourceConfig> =
-        (0..count).filter_map(|index| one(r, env, index, public_url)).collect();
+        (0..count).filter_map(|index| one(r, env, index, (public_url, services))).collect();
     let mut seen = HashSet::new();
     for (index, resource) in resources.iter().enumerate() {
         if !seen.insert(resource.id.clone()) {
@@ -53,7 +55,7 @@ fn one(
     r: &mut ConfigReader,
     env: &BTreeMap<String, String>,
     index: usize,
-    public_url: Option<&PublicUrl>,
+    (public_url, services): (Option<&PublicUrl>, &[ConnectionConfig]),
 ) -> Option<ResourceConfig> {
     let at = |name: &str| format!("resource[{index}].{name}");
     let path = r.text(&at("path"));
@@ -81,6 +83,8 @@ fn one(
     let assertion = enforcement::assertion(r, &at("assertion"), has_target);
     let introspection_secret =
         enforcement::introspection_secret(r, env, &at("introspection_secret"));
+    let delivery = TokenDelivery { targets: &targets, forwarded: &forward_headers, services };
+    let (upstream_token, connections) = of_resource(r, at, delivery);
     let rules: Vec<Rule> =
         (0..r.count(&at("rule"))).map(|n| rule(r, &at(&format!("rule[{n}]")), &declared)).collect();
     let policy = Policy { declared, default_scopes, baseline, rules, on_excess, hierarchy };
@@ -102,6 +106,8 @@ fn one(
         transport,
         assertion,
         introspection_secret,
+        upstream_token,
+        connections,
         is_default,
     })
 }

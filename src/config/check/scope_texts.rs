@@ -62,7 +62,7 @@ fn untranslated(text: &str) -> Option<ScopeText> {
 }
 
 /// Reads a text, or a table with a text for each language.
-fn text_of(r: &mut ConfigReader, at: &str, value: &Value) -> Option<ScopeText> {
+pub(super) fn text_of(r: &mut ConfigReader, at: &str, value: &Value) -> Option<ScopeText> {
     match value {
         Value::String(text) => untranslated(text),
         Value::Table(table) => translated(r, at, table),

@@ -36,6 +36,7 @@ pub(super) fn read(
     let max_without_refresh = r.duration("upstream.max_without_refresh", "8h", "1m", "30d");
     let words = [("end", true), ("ignore", false)];
     let end_on_logout = one_of_words(r, "upstream.on_upstream_logout", &words, ("end", true));
+    let revoke_upstream = r.flag("upstream.revoke_upstream", true);
     let timeout = r.duration("upstream.timeout", "10s", "1s", "60s");
     let required_claim = preset.and_then(|preset| required_claim(r, preset));
     let name = r.text("upstream.name");
@@ -69,6 +70,7 @@ pub(super) fn read(
         outage_grace,
         max_without_refresh,
         end_on_logout,
+        revoke_upstream,
         timeout,
         required_claim,
     })
@@ -256,7 +258,7 @@ fn client_secret(
 }
 
 /// Parameters that Portcullis sets itself, or that would change the meaning of the request.
-const OUR_PARAMS: &[&str] = &[
+pub(super) const OUR_PARAMS: &[&str] = &[
     "client_id",
     "redirect_uri",
     "response_type",

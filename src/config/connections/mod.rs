@@ -13,6 +13,7 @@ use super::scope_texts::ScopeText;
 use super::values::SecretText;
 use super::{ClientAuth, Config, ResourceConfig};
 
+pub(in crate::config) use presets::{CONNECTION_PRESETS, find_preset};
 pub use presets::{AccountLookup, AccountSource, ConnectionPreset, GrantedScopes, RevocationCall};
 
 /// `[[connection]]`: a further service that people can connect.
@@ -61,7 +62,7 @@ pub enum ServiceEndpoints {
     /// Read from the issuer's discovery document when first needed.
     Discovered {
         /// Byte for byte as in the discovery document.
-        issuer: Url,
+        issuer: String,
     },
     /// Those of `[upstream]` (`provider = "sign-in"`).
     SignIn,
@@ -138,6 +139,13 @@ impl Config {
     /// Returns the connection with this name.
     pub fn connection(&self, name: &str) -> Option<&ConnectionConfig> {
         self.connections.iter().find(|connection| connection.name == name)
+    }
+
+    /// Returns whether any MCP server can exchange tokens of calls for tokens of services (RFC 8693).
+    pub fn offers_token_exchange(&self) -> bool {
+        self.resources
+            .iter()
+            .any(|resource| resource.introspection_secret.is_some() && resource.wants_upstream())
     }
 }
 

@@ -13,6 +13,7 @@ const RENAMED: &[(&str, &str)] = &[("limits.database_log", "limits.wal_size")];
 /// Tables whose members have names of the administrator's choice, or are secrets.
 const WHOLE: &[&str] = &[
     "scopes",
+    "scope_texts",
     "tools",
     "implies",
     "introspection_secret",
@@ -34,6 +35,8 @@ const WITH_A_PORT: &str = "did you mean listen? It takes both: listen = \"127.0.
 const NO_ADDRESSES: &str = "did you mean subjects? A rule names no e-mail address, because addresses change hands; email_domains (with upstream.trust_email = true) names whole domains";
 const ONE_REDIRECT_URI: &str =
     "take it out: it is always public_url + /auth/callback; enter that at the provider";
+const CALLBACK_OF_CONNECTION: &str =
+    "take it out: `portcullis check` says the callback URL of each connection";
 
 /// Names that other programs use, and what to write here.
 const OTHER_NAMES: &[(&str, &str)] = &[
@@ -55,6 +58,13 @@ const OTHER_NAMES: &[(&str, &str)] = &[
     ),
     ("resource.upstream", "did you mean target?"),
     ("resource.backend", "did you mean target?"),
+    ("resource.upstream_token.name", "did you mean header?"),
+    ("resource.connection.provider", "name a [[connection]]; its provider is written there"),
+    ("resource.connection.client_id", "write it below [[connection]]"),
+    ("connection.redirect_uri", CALLBACK_OF_CONNECTION),
+    ("connection.callback_url", CALLBACK_OF_CONNECTION),
+    ("connection.callback", CALLBACK_OF_CONNECTION),
+    ("connection.url", "did you mean authorize_url and token_url?"),
     ("resource.rule.email", NO_ADDRESSES),
     ("resource.rule.emails", NO_ADDRESSES),
     ("resource.rule.users", NO_ADDRESSES),
@@ -209,7 +219,10 @@ fn hint(kind: &str, from_env: bool) -> String {
 
 /// Returns the header of a table as the file has it: `[upstream]`, `[[resource.rule]]`.
 fn header(table: &str) -> String {
-    if matches!(table, "resource" | "resource.rule" | "client" | "notify") {
+    if matches!(
+        table,
+        "resource" | "resource.rule" | "resource.connection" | "connection" | "client" | "notify"
+    ) {
         format!("[[{table}]]")
     } else {
         format!("[{table}]")

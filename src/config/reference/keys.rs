@@ -5,7 +5,7 @@ use super::Applies::{self, AtOnce, Identity, Restart};
 use super::KeyRow;
 use crate::config::value_type::ValueType::{
     self, ClaimTable, Duration, Flag, Integer, KeySet, Ratio, ScopeTable, Scopes, Secret,
-    SecretTable, Text, TextTable, Texts, Word, Words,
+    SecretTable, Text, TextTable, Texts, TranslatedTable, Word, Words,
 };
 
 /// A key whose default the reader knows, or which has none.
@@ -46,6 +46,18 @@ const PROVIDERS: &[&str] = &[
     "dex",
     "oidc",
 ];
+const SERVICES: &[&str] = &[
+    "github",
+    "google",
+    "entra",
+    "slack",
+    "atlassian",
+    "gitlab",
+    "oidc",
+    "oauth2",
+    "sign-in",
+];
+const OF_THE_SERVICE: &str = "that of the preset";
 
 pub(super) const KEYS: &[KeyRow] = &[
     key("public_url", Text, "The URL that people and clients use, and the issuer of all tokens, byte for byte: https, without a slash at the end. It may have a path. http:// is for loopback only.").or(REQUIRED).after(Identity),
@@ -88,6 +100,7 @@ pub(super) const KEYS: &[KeyRow] = &[
     key("upstream.outage_grace", Duration("0s", "24h"), "How long people keep access while the provider does not answer."),
     key("upstream.max_without_refresh", Duration("1m", "30d"), "Lifetime of a connection if the provider issues no refresh token."),
     key("upstream.on_upstream_logout", Word(&["end", "ignore"]), "Whether a sign-out at the provider ends the connections of that session."),
+    key("upstream.revoke_upstream", Flag, "Whether the tokens of a sign-in are revoked at the provider when the last grant that came from it ends. Has no effect at a provider without a revocation endpoint."),
     key("upstream.timeout", Duration("1s", "60s"), "Longest wait for an answer of the provider."),
     key("upstream.name", Text, "The provider's name on the pages.").or("the host of the issuer"),
     key("upstream.allow_anyone", Flag, "Accepts a provider at which anybody in the world can have an account."),
@@ -135,6 +148,15 @@ pub(super) const KEYS: &[KeyRow] = &[
     key("resource[].transport", Word(&["streamable-http", "http+sse"]), "The transport of the MCP server."),
     key("resource[].assertion", Flag, "Whether the gateway sends a signed assertion about the caller, X-Portcullis-Assertion."),
     key("resource[].introspection_secret", Secret, "The secret with which this MCP server may ask /introspect about its tokens; 32 characters or more.").or("none: it may not"),
+    key("resource[].upstream_token.header", Text, "The request header in which the gateway sends the sign-in provider's access token of the person to this MCP server. `Authorization` gets `Bearer` before it.").or("none: only by token exchange"),
+    key("resource[].upstream_token.exchange", Word(&["none", "rfc8693", "entra_obo"]), "How that token is exchanged for one of the API behind: not at all, by RFC 8693, or by Entra's on-behalf-of flow."),
+    key("resource[].upstream_token.audience", Text, "The API that the exchanged token is for, such as `api://backend`.").or("required with exchange"),
+    key("resource[].upstream_token.scopes", Texts, "The scopes of the exchanged token.").or("none; for entra_obo `.default` of the audience"),
+    key("resource[].connection[].name", Text, "The name of the `[[connection]]` that this MCP server uses as the person.").or(REQUIRED),
+    key("resource[].connection[].scopes", Texts, "The scopes of the connection that this MCP server needs.").or("all of the connection"),
+    key("resource[].connection[].tools", Texts, "The tools that need the connection. Requests for other tools get no token.").or("the whole MCP server"),
+    key("resource[].connection[].required", Flag, "Whether a request without the connection gets a link to connect; otherwise it passes without a token."),
+    key("resource[].connection[].header", Text, "The request header in which the gateway sends the token. `Authorization` gets `Bearer` before it.").or("none: only by token exchange"),
     key("resource[].rule[].name", Text, "A name of the rule, for the pages and `explain`.").or("its number"),
     key("resource[].rule[].roles", Texts, "The person has one of these roles. All conditions of a rule must match. `glob:` and `regex:` begin a pattern.").or("any"),
     key("resource[].rule[].groups", Texts, "The person is in one of these groups.").or("any"),
@@ -148,6 +170,21 @@ pub(super) const KEYS: &[KeyRow] = &[
     key("resource[].rule[].allow", Texts, "The scopes that the rule allows.").or("none"),
     key("resource[].rule[].deny", Texts, "The scopes that the rule denies, whatever other rules allow.").or("none"),
     key("resource[].rule[].passthrough", Word(&["permissions"]), "`permissions`: the person's permissions that are scopes are allowed.").or("none"),
+    key("connection[].name", Text, "The name of the connection: a-z, 0-9 and -, 40 at most. It is part of the callback URL, `public_url` + `/auth/connect/` + name + `/callback`.").or(REQUIRED),
+    key("connection[].provider", Word(SERVICES), "The kind of service: `oidc` for any other OpenID provider, `oauth2` for any other service, `sign-in` for other scopes of the client of `[upstream]`.").or(REQUIRED),
+    key("connection[].title", Text, "Its name on the pages; 40 characters at most.").or("that of the service"),
+    key("connection[].client_id", Text, "The ID of the client that you created for Portcullis at the service.").or("required, except for sign-in"),
+    key("connection[].client_secret", Secret, "The secret of that client.").or("required, except for sign-in"),
+    key("connection[].client_auth", Word(&["auto", "client_secret_basic", "client_secret_post"]), "How Portcullis authenticates at the token endpoint.").or(OF_THE_SERVICE),
+    key("connection[].scopes", Texts, "The most that any MCP server may ask for. Entra: scopes of one API.").or("required, except for github and oauth2"),
+    key("connection[].scope_texts", TranslatedTable, "What people read of a scope on the pages, by scope.").or("the scopes themselves"),
+    key("connection[].tenant", Text, "Entra: the directory (tenant) ID.").or("upstream.tenant, if the sign-in provider is Entra"),
+    key("connection[].issuer", Text, "oidc: the issuer, exactly as its discovery document has it.").or("required for oidc, unless there are authorize_url and token_url"),
+    key("connection[].authorize_url", Text, "The authorization endpoint of a server of your own, with token_url. The other endpoints of the preset do not apply then.").or("that of the preset; required for oauth2"),
+    key("connection[].token_url", Text, "The token endpoint.").or("that of the preset; required for oauth2"),
+    key("connection[].revoke_url", Text, "The endpoint that revokes tokens.").or(OF_THE_SERVICE),
+    key("connection[].userinfo_url", Text, "The endpoint that says which account it is.").or(OF_THE_SERVICE),
+    key("connection[].authorize_params", TextTable, "Additional parameters of the authorization request.").or("those of the preset"),
     key("client[].client_id", Text, "The ID that the client sends, or the URL of its metadata document.").or(REQUIRED),
     key("client[].name", Text, "Its name on the consent page.").or(REQUIRED),
     key("client[].redirect_uris", Texts, "Its redirect URIs, byte for byte.").or(REQUIRED),

@@ -61,6 +61,8 @@ fn about(table: &str) -> &'static str {
         "claims" => "Where the provider puts facts about a person.",
         "resource" => "An MCP server.",
         "rule" => "An access rule: who gets which scopes.",
+        "connection" => "A further service: one that people can connect, or that an MCP server uses.",
+        "upstream_token" => "The sign-in provider's own token, for an MCP server.",
         "client" => "A client that you configure.",
         "client_documents" => "Clients that publish their metadata.",
         "client_assertions" => "Clients that sign (private_key_jwt).",
@@ -122,6 +124,7 @@ fn of_type(value: ValueType) -> Json {
             by_name(&json!({ "anyOf": [text(), described_scope()] })),
         ]}),
         ValueType::TextTable => by_name(&text()),
+        ValueType::TranslatedTable => by_name(&words()),
         ValueType::SecretTable => {
             by_name(&json!({ "anyOf": [named("env"), named("file"), text()] }))
         }
@@ -145,22 +148,27 @@ fn by_name(value: &Json) -> Json {
     json!({ "type": "object", "additionalProperties": value })
 }
 
-fn described_scope() -> Json {
+/// A text for people.
+fn words() -> Json {
     let text = json!({ "type": "string" });
     let texts: Map<String, Json> =
         LANGUAGES.iter().map(|language| ((*language).to_owned(), text.clone())).collect();
     json!({
+        "description": "Text for people, or one for each language; `en` is required.",
+        "anyOf": [text, {
+            "type": "object",
+            "properties": texts,
+            "required": ["en"],
+            "additionalProperties": false,
+        }],
+    })
+}
+
+fn described_scope() -> Json {
+    json!({
         "type": "object",
         "properties": {
-            "text": {
-                "description": "Text for people, or one for each language; `en` is required.",
-                "anyOf": [text, {
-                    "type": "object",
-                    "properties": texts,
-                    "required": ["en"],
-                    "additionalProperties": false,
-                }],
-            },
+            "text": words(),
             "destructive": {
                 "type": "boolean",
                 "description": "Whether the consent page warns that it deletes or overwrites.",

@@ -72,6 +72,7 @@ fn of_type(value: ValueType) -> String {
         ValueType::Secret => "Secret".to_owned(),
         ValueType::Scopes => "List or table of scopes".to_owned(),
         ValueType::TextTable => "Table of texts".to_owned(),
+        ValueType::TranslatedTable => "Table of texts, in one or several languages".to_owned(),
         ValueType::SecretTable => "Table of secrets".to_owned(),
         ValueType::Ratio => "Number, 0 to 1".to_owned(),
         ValueType::ScopeTable => "Table of lists of scopes".to_owned(),
