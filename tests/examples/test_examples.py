@@ -18,7 +18,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urljoin, urlsplit
 
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parent.parent / "examples"
@@ -30,6 +30,9 @@ from mcp.client.auth import AuthorizationCodeResult, OAuthClientProvider
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.auth import OAuthClientMetadata
 
+import mcp_types
+
+import github
 import people
 from people import free_port, start
 
@@ -39,6 +42,8 @@ DICE = os.environ["DICE"]
 REDIRECT_URI = "http://127.0.0.1:53125/callback"
 SECRET = "a secret: with / characters + that need % encoding"
 INTROSPECTION_SECRET = secrets.token_urlsafe(32)
+MCP_SERVER_SECRET = secrets.token_urlsafe(32)
+GITHUB_RUST = os.environ["GITHUB_RUST"]
 
 
 @dataclass
@@ -71,8 +76,13 @@ SERVERS = [
     Server("go-sdk", 9009, [os.environ["GO_GREETER"]], "ES256", {"greet", "announce"}),
     Server("java-spring-ai", 9010, ["java", "-jar", "target/greeter.jar"], "ES256", {"greet", "announce"}),
     Server("java-quarkus", 9011, ["java", "-jar", "target/quarkus-app/quarkus-run.jar"], "ES256", {"greet", "announce"}),
+    Server("github-fastmcp", 9012, [sys.executable, "server.py"], "ES256", {"who_am_i", "my_repositories"}, "/github-fastmcp"),
+    Server("github-python", 9013, [sys.executable, "server.py"], "ES256", {"who_am_i", "my_repositories"}, "/github-python"),
+    Server("github-node", 9014, ["node", "server.mjs"], "ES256", {"who_am_i", "my_repositories"}, "/github-node"),
+    Server("github-rust", 9015, [GITHUB_RUST], "ES256", {"who_am_i", "my_repositories"}, "/github-rust"),
 ]
-CLOCK, TODO_PYTHON, TODO_NODE, ECHO, ECHO_BEHIND, FORTUNE, DICE_SERVER, *GREETERS = SERVERS
+CLOCK, TODO_PYTHON, TODO_NODE, ECHO, ECHO_BEHIND, FORTUNE, DICE_SERVER, *GREETERS = SERVERS[:11]
+ON_GITHUB = SERVERS[11:]
 
 
 class Person(people.Person):
@@ -105,7 +115,7 @@ class Memory:
         self.client = client_info
 
 
-def connect(server: Server, name: str) -> tuple[Client, Memory]:
+def connect(server: Server, name: str, **how) -> tuple[Client, Memory]:
     person, memory = Person(name), Memory()
     auth = OAuthClientProvider(
         server_url=server.url,
@@ -115,7 +125,7 @@ def connect(server: Server, name: str) -> tuple[Client, Memory]:
         callback_handler=person.callback,
     )
     http = httpx2.AsyncClient(auth=auth, timeout=20)
-    return Client(streamable_http_client(server.url, http_client=http)), memory
+    return Client(streamable_http_client(server.url, http_client=http), **how), memory
 
 
 async def call(client: Client, tool: str, **arguments):
@@ -373,6 +383,73 @@ async def greeter(issuer: str, server: Server) -> str:
     return memory.tokens.access_token
 
 
+async def connect_github(name: str, link: str) -> None:
+    """Opens the link in the person's browser, signs in, and connects GitHub, until the page says that it is done."""
+    async with httpx2.AsyncClient(timeout=20) as browser:
+        answer = await browser.get(link)
+        for _ in range(30):
+            if location := answer.headers.get("location"):
+                answer = await browser.get(urljoin(str(answer.url), location))
+                continue
+            if "Go back to your application" in answer.text:
+                return
+            forms = re.findall(r"<form.*?</form>", answer.text, re.S)
+            chosen = next((form for form in forms if 'value="connect"' in form), forms[0])
+            form = people.Form(chosen)
+            if 'value="connect"' in chosen:
+                form.fields["action"] = ["connect"]
+            for typed in {"username", "login", "password"} & form.fields.keys():
+                form.fields[typed] = [name]
+            origin = "{0.scheme}://{0.netloc}".format(urlsplit(str(answer.url)))
+            action = urljoin(str(answer.url), form.action)
+            answer = await browser.post(action, data=form.fields, headers={"origin": origin})
+    raise AssertionError(f"{name} could not connect GitHub: {answer.text}")
+
+
+async def on_github(issuer: str, server: Server) -> str:
+    """Who has not connected gets the link, as words and as their client understands; then both ways work."""
+    link = f"{issuer}/connect/github?" + urlencode({"for": server.url})
+    opened = []
+
+    def opens(name: str):
+        async def elicit(_, params: mcp_types.ElicitRequestURLParams) -> mcp_types.ElicitResult:
+            opened.append(params.url)
+            await connect_github(name, params.url)
+            return mcp_types.ElicitResult(action="accept")
+        return elicit
+
+    first, second = f"{server.folder}-first", f"{server.folder}-second"
+    plain, memory = connect(server, first)
+    async with plain:
+        assert {tool.name for tool in (await plain.list_tools()).tools} == server.tools
+        for tool in sorted(server.tools):
+            refused = await call(plain, tool)
+            assert isinstance(refused, PermissionError) and link in str(refused), (server.name, tool, refused)
+    check_token(server, memory)
+
+    # The gateway asks, for the tool that the configuration names.
+    client, _ = connect(server, first, elicitation_callback=opens(first))
+    async with client:
+        assert await call(client, "who_am_i") == first
+        assert f"{first}/hello" in str(await call(client, "my_repositories"))
+    assert opened == [link], (server.name, opened)
+
+    # The server asks, where its library can; what one person connected is not the other's.
+    client, _ = connect(server, second, elicitation_callback=opens(second))
+    async with client:
+        found = await call(client, "my_repositories")
+        if server.folder in ("github-python", "github-node"):
+            assert opened == [link, link], (server.name, opened)
+        else:
+            assert isinstance(found, PermissionError) and link in str(found), (server.name, found)
+            await connect_github(second, link)
+            found = await call(client, "my_repositories")
+        assert f"{second}/hello" in str(found), (server.name, found)
+        assert await call(client, "who_am_i") == second
+    print(f"ok {server.name}: a link to connect GitHub, and then the person's own account by header and by exchange")
+    return memory.tokens.access_token
+
+
 async def outage(token: str) -> None:
     """Where the keys cannot be fetched, nobody is told that a token is bad, or their client would drop it."""
     for server, status in ((CLOCK, 500), (DICE_SERVER, 503)):
@@ -389,10 +466,20 @@ async def outage(token: str) -> None:
     print("ok python-pyjwt, rust-rmcp: an outage of Portcullis makes no token bad")
 
 
-def configuration(issuer: str, listen: str, provider: str, ports: dict[int, int]) -> str:
+def blocks_of(folder: str) -> list[str]:
+    return re.findall(r"```toml\n(.*?)```", (EXAMPLES / folder / "README.md").read_text(), re.S)
+
+
+def configuration(issuer: str, listen: str, provider: str, ports: dict[int, int], hub: github.GitHub) -> str:
     """What the READMEs say, with free ports; and all servers may introspect, for a test of theirs."""
-    blocks = [re.search(r"```toml\n(.*?)```", (EXAMPLES / folder / "README.md").read_text(), re.S).group(1)
-              for folder in dict.fromkeys(server.folder for server in SERVERS)]
+    blocks = [blocks_of(folder)[0] for folder in dict.fromkeys(server.folder for server in SERVERS)]
+    # The connection, with a GitHub on this machine.
+    blocks.append(f"""{blocks_of(ON_GITHUB[0].folder)[1]}
+authorize_url = "{hub.url}/login/oauth/authorize"
+token_url     = "{hub.url}/login/oauth/access_token"
+revoke_url    = "{hub.url}/applications/token"
+userinfo_url  = "{hub.url}/user"
+""")
     head = f"""
 public_url = "{issuer}"
 listen     = "{listen}"
@@ -423,12 +510,15 @@ async def main() -> None:
     issuer = f"http://{listen}"
     provider_port = free_port()
     ports = {server.readme_port: free_port() for server in SERVERS}
+    client_id = re.search(r'client_id += "(.+)"', blocks_of(ON_GITHUB[0].folder)[1]).group(1)
+    hub = github.GitHub(free_port(), client_id)
+    os.environ |= {"GITHUB_API": hub.url, "GITHUB_CLIENT_SECRET": github.CLIENT_SECRET, "MCP_SERVER_SECRET": MCP_SERVER_SECRET}
     os.environ |= {"UPSTREAM_SECRET": SECRET, "INTROSPECTION_SECRET": INTROSPECTION_SECRET, "PORTCULLIS_LOG": "warn,portcullis=info"}
     children: list[subprocess.Popen] = []
     with tempfile.TemporaryDirectory() as folder:
         try:
             provider = f"http://127.0.0.1:{provider_port}"
-            Path(folder, "portcullis.toml").write_text(configuration(issuer, listen, provider, ports))
+            Path(folder, "portcullis.toml").write_text(configuration(issuer, listen, provider, ports, hub))
             script = str(HERE.parent / "clients" / "provider.mjs")
             children.append(start(["node", script, str(provider_port), f"{issuer}/auth/callback"], "listening", folder))
             children.append(start([PORTCULLIS, "serve"], "serving", folder, "stderr"))
@@ -461,6 +551,8 @@ async def main() -> None:
             tokens[DICE_SERVER.name] = await dice(issuer)
             for server in GREETERS:
                 tokens[server.name] = await greeter(issuer, server)
+            for server in ON_GITHUB:
+                tokens[server.name] = await on_github(issuer, server)
             await refused_elsewhere(issuer, tokens)
             await outage(tokens[CLOCK.name])
         except BaseException:
@@ -472,6 +564,7 @@ async def main() -> None:
                 child.terminate()
             for child in children:
                 child.wait()
+            hub.shutdown()
 
 
 begun = time.monotonic()
