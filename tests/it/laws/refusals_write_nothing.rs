@@ -9,11 +9,11 @@ use portcullis::oauth::pkce::CodeChallenge;
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Column, Connection, Row};
 
-use crate::harness::TestApp;
 use crate::harness::browser::Form;
 use crate::harness::client::{McpClient, REDIRECT_URI, Tokens, VERIFIER, challenge_of};
 use crate::harness::console::Console;
 use crate::harness::http::{Answer, encode};
+use crate::harness::{Setup, TestApp};
 
 /// What a refusal may write: the audit trail tells of it, wrong attempts at a code are counted, and a tool
 /// that needs more scopes is remembered, so that the person can be told. The sums of all calls so far are
@@ -132,6 +132,38 @@ impl Watched {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn p7_a_refused_token_exchange_leaves_the_database_as_it_was() {
+    let secret = "the secret of the to-do server, 0123456789abcdef";
+    let app = TestApp::with(Setup::toml(format!(
+        "[resource]\nintrospection_secret = \"{secret}\"\n[resource.upstream_token]\nheader = \"x-upstream\"\n"
+    )))
+    .await;
+    let (_, tokens) = app.tokens_of("bob").await;
+    let (id, before) = (app.mcp_url(), rows(&app).await);
+    let mut watched = Watched { app, before, refused: 0 };
+    let exchange = [
+        ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+        ("client_id", id.as_str()),
+        ("client_secret", secret),
+        ("subject_token", tokens.access_token.as_str()),
+        ("subject_token_type", "urn:ietf:params:oauth:token-type:access_token"),
+        ("audience", "sign-in"),
+    ];
+    watched.refuses_form("/token", &exchange, &[]).await;
+    for further in [
+        ("scope", "not-granted"),
+        ("resource", "https://api.example"),
+        ("actor_token", "x"),
+        ("requested_token_type", "urn:ietf:params:oauth:token-type:refresh_token"),
+    ] {
+        let form: Vec<(&str, &str)> = exchange.into_iter().chain([further]).collect();
+        let answer = watched.app.http.post_form(&watched.app.at("/token"), &form, &[]).await;
+        watched.refuses("", &format!("an exchange with {further:?}"), answer).await;
+    }
+    assert!(watched.refused >= 30, "{} refusals", watched.refused);
 }
 
 #[tokio::test]

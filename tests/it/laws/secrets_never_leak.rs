@@ -63,6 +63,13 @@ async fn p8_no_canary_is_in_logs_pages_audit_trail_or_database() {
         ],
         vec![("grant_type", "password"), ("username", "alice"), ("password", &marked("password"))],
         vec![("token", &marked("token"))],
+        vec![
+            ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+            ("subject_token", &marked("subject-token")),
+            ("subject_token_type", "urn:ietf:params:oauth:token-type:access_token"),
+            ("actor_token", &marked("actor-token")),
+            ("audience", "github"),
+        ],
     ] {
         for id in [confidential.id.as_str(), "nobody"] {
             let mut form = form.clone();
