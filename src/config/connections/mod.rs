@@ -41,6 +41,10 @@ pub struct ConnectionConfig {
     /// Additional parameters of every authorization request: those of the preset and of the configuration.
     pub authorize_params: Vec<(String, String)>,
     pub endpoints: ServiceEndpoints,
+    /// Whether a token is revoked at the service after its person has disconnected. Not where that would end
+    /// the tokens of another connection, or of the sign-in, with the same client
+    /// ([`ConnectionPreset::revokes_all`]).
+    pub revokes: bool,
     /// What people read of the scopes, by scope.
     pub scope_texts: BTreeMap<String, ScopeText>,
 }

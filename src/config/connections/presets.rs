@@ -47,12 +47,12 @@ pub struct ConnectionPreset {
     /// Member of the response to a code that contains the tokens; empty: the response itself. The response to
     /// a refresh has them at the top.
     pub token_at: &'static str,
-    /// Whether errors of the token endpoint may come with status 200 (`error`, or `ok: false`).
-    pub errors_with_200: bool,
     /// Error codes of a refresh that end the connection, in addition to `invalid_grant`.
     pub ending_errors: &'static [&'static str],
     /// How a token is revoked, where there is an endpoint for it.
     pub revocation: RevocationCall,
+    /// Whether revoking one token ends all tokens that our client has of the same account.
+    pub revokes_all: bool,
     /// How to find out which account was connected.
     pub account: AccountLookup,
     /// Whether authorization requests use PKCE (RFC 7636).
@@ -145,9 +145,9 @@ const GENERIC: ConnectionPreset = ConnectionPreset {
     includes: &[],
     client_auth: ClientAuth::Basic,
     token_at: "",
-    errors_with_200: false,
     ending_errors: &[],
     revocation: RevocationCall::Rfc7009,
+    revokes_all: false,
     account: AccountLookup {
         from: AccountSource::Userinfo,
         key: ACCOUNT_KEYS,
@@ -190,7 +190,6 @@ pub(in crate::config) static CONNECTION_PRESETS: &[ConnectionPreset] = &[
         scopes_optional: true,
         includes: GITHUB_INCLUDES,
         client_auth: ClientAuth::Post,
-        errors_with_200: true,
         ending_errors: &["bad_refresh_token"],
         revocation: RevocationCall::GitHub,
         account: AccountLookup { key: &["/id"], label: &["/login"], ..GENERIC.account },
@@ -213,6 +212,7 @@ pub(in crate::config) static CONNECTION_PRESETS: &[ConnectionPreset] = &[
         ],
         client_auth: ClientAuth::Post,
         revocation: RevocationCall::Google,
+        revokes_all: true,
         account: AccountLookup {
             from: AccountSource::IdToken,
             key: &["/sub"],
@@ -252,7 +252,6 @@ pub(in crate::config) static CONNECTION_PRESETS: &[ConnectionPreset] = &[
         scope_separator: ",",
         client_auth: ClientAuth::Post,
         token_at: "authed_user",
-        errors_with_200: true,
         ending_errors: &[
             "invalid_refresh_token",
             "token_expired",

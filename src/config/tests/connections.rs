@@ -231,6 +231,28 @@ fn replicas_agree_on_connections_and_may_keep_the_secret_in_different_places() {
 }
 
 #[test]
+fn a_token_is_not_revoked_where_that_would_end_the_tokens_of_another_connection() {
+    let revokes = |text: &str| -> Vec<bool> {
+        load(text).connections.iter().map(|connection| connection.revokes).collect()
+    };
+    let google = format!("provider = \"google\"\n{CREDENTIALS}scopes = [\"x\"]\n");
+    let second = |id: &str| {
+        let other = google.replace("\"id\"", &format!("{id:?}"));
+        format!("{}\n[[connection]]\nname = \"two\"\n{other}", with(&google, ""))
+    };
+    assert_eq!(revokes(&second("id")), [false, false]);
+    assert_eq!(revokes(&second("other")), [true, true]);
+    assert_eq!(revokes(&second("id").replace("\"google\"", "\"slack\"")), [true, true]);
+
+    let issuer = "provider = \"oidc\"\nissuer = \"https://id.example.com\"";
+    let signs_in = "provider = \"google\"\nhosted_domains = [\"acme.com\"]";
+    let sign_in = with("provider = \"sign-in\"\nscopes = [\"x\"]", "");
+    assert_eq!(revokes(&sign_in), [true]);
+    assert_eq!(revokes(&sign_in.replace(issuer, signs_in)), [false]);
+    assert_eq!(revokes(&with(&google, "").replace(issuer, signs_in)), [true], "another client");
+}
+
+#[test]
 fn tokens_of_a_sign_in_are_revoked_at_the_provider_unless_that_is_turned_off() {
     assert!(load(OK).upstream.revoke_upstream);
     let off = OK.replace("client_id", "revoke_upstream = false\nclient_id");

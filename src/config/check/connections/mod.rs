@@ -105,6 +105,7 @@ fn one(
         offline: kind.offline(),
         authorize_params,
         endpoints,
+        revokes: true,
         scope_texts,
     })
 }
@@ -333,5 +334,26 @@ pub(super) fn complete(
             }
         }
     }
+    let alone: Vec<bool> =
+        (0..connections.len()).map(|index| is_alone(&connections, index, upstream)).collect();
+    for (connection, alone) in connections.iter_mut().zip(alone) {
+        connection.revokes = alone;
+    }
     connections
+}
+
+/// Returns whether revoking a token of this connection ends no token of another connection or of the sign-in.
+fn is_alone(
+    connections: &[ConnectionConfig],
+    index: usize,
+    upstream: Option<&UpstreamConfig>,
+) -> bool {
+    let one = &connections[index];
+    let is_same =
+        |preset: &str, client_id: &str| preset == one.preset.name && client_id == one.client_id;
+    let others = connections.iter().enumerate().filter(|(other, _)| *other != index);
+    let mut shared = others.map(|(_, other)| is_same(other.preset.name, &other.client_id));
+    let signs_in =
+        upstream.is_some_and(|upstream| is_same(upstream.preset.name, &upstream.client_id));
+    !(one.preset.revokes_all && (signs_in || shared.any(|shared| shared)))
 }
