@@ -139,6 +139,16 @@ pub(super) fn token_header(name: &str) -> Result<HeaderName, (&'static str, &'st
     header_name(name).map_err(|(reason, _)| (reason, "write one such as \"X-GitHub-Token\""))
 }
 
+/// Normalizes a name as lenient servers do, so that no spelling evades a list.
+fn spelled(name: &str) -> String {
+    name.replace(['_', '.'], "-")
+}
+
+/// Returns whether some servers take one header for the other.
+pub(super) fn are_alike(one: &HeaderName, other: &HeaderName) -> bool {
+    spelled(one.as_str()) == spelled(other.as_str())
+}
+
 /// Parses a header name. An error consists of reason and hint.
 fn header_name(name: &str) -> Result<HeaderName, (&'static str, &'static str)> {
     let take_out = "take it out";
@@ -148,8 +158,7 @@ fn header_name(name: &str) -> Result<HeaderName, (&'static str, &'static str)> {
     let header: HeaderName = name
         .parse()
         .map_err(|_| ("is no name of a header", "write one such as \"x-tenant-id\""))?;
-    // Normalizes the name as lenient servers do, so that no spelling evades the list.
-    let spelled = header.as_str().replace(['_', '.'], "-");
+    let spelled = spelled(header.as_str());
     let matches = |pattern: &str| match pattern.strip_suffix('*') {
         Some(beginning) => spelled.starts_with(beginning),
         None => spelled == pattern,

@@ -505,6 +505,12 @@ async fn every_mistake_of_what_an_mcp_server_uses_is_answered() {
             "take it out",
         ),
         (
+            resource("forward_headers = [\"x-github.token\"]"),
+            "header",
+            "is in forward_headers",
+            "take it out",
+        ),
+        (
             line("https://todo.internal", "http://todo.internal"),
             "header",
             "in the clear to \"http://todo.internal/mcp\"",
@@ -534,7 +540,7 @@ async fn every_mistake_of_what_an_mcp_server_uses_is_answered() {
 async fn ut_03_two_tokens_never_share_a_header_and_each_has_a_way_to_the_mcp_server() {
     let place = Database::new().await;
     let own = |lines: &str| format!("{FILE}\n[resource.upstream_token]\n{lines}\n");
-    for name in ["X-GitHub-Token", "x-github-token", "X-GITHUB-TOKEN"] {
+    for name in ["X-GitHub-Token", "x-github-token", "X-GITHUB-TOKEN", "X.GitHub.Token"] {
         let wanted =
             ("resource[0].connection[0].header", "carries another token", "a header of its own");
         assert_refused(&place.folder, &own(&format!("header = {name:?}")), wanted);

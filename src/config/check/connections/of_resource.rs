@@ -130,11 +130,11 @@ impl<F: Fn(&str) -> String> TokenReader<'_, F> {
             }
         };
         let TokenDelivery { targets, forwarded, .. } = self.delivery;
-        if forwarded.contains(&header) {
+        if forwarded.iter().any(|other| forward_headers::are_alike(other, &header)) {
             let reason = "is in forward_headers too: clients could write anything into it";
             r.problem(key, shown.clone(), reason, "take it out of forward_headers");
         }
-        if self.headers.contains(&header) {
+        if self.headers.iter().any(|other| forward_headers::are_alike(other, &header)) {
             let hint = "give each token a header of its own";
             r.problem(key, shown.clone(), "carries another token already", hint);
         }
