@@ -4,6 +4,8 @@
 //! words with the link, which every client shows. The link is that of a page of ours, for anybody who is signed
 //! in there: it carries no secret, and says nothing about the person.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value, json};
 
 use super::authenticate::Caller;
@@ -22,6 +24,9 @@ const URL_REQUIRED: i32 = -32042;
 /// JSON-RPC error code for a `prompts/get` or `resources/read` of other clients. Results of these have no
 /// `isError`.
 const REFUSED: i32 = -32010;
+
+/// A grant that keeps asking for the same is in the audit trail once in ten minutes.
+const BETWEEN_LINES: Duration = Duration::from_mins(10);
 
 /// What a person lacks of a connection.
 #[derive(Debug)]
@@ -184,15 +189,19 @@ impl MissingConnections<'_> {
     fn record(&self) {
         let grant = &self.caller.grant;
         let record = |service: &str, reason: &'static str| {
-            self.app.record_soon(
-                self.app
-                    .event("upstream_token_refused", Actor::Client)
-                    .client(&grant.client_id)
-                    .subject(&grant.subject)
-                    .resource(&self.resource.id)
-                    .grant(&grant.id)
-                    .with("connection", service)
-                    .with("reason", reason),
+            let event = self
+                .app
+                .event("upstream_token_refused", Actor::Client)
+                .client(&grant.client_id)
+                .subject(&grant.subject)
+                .resource(&self.resource.id)
+                .grant(&grant.id)
+                .with("connection", service)
+                .with("reason", reason);
+            self.app.record_seldom(
+                event,
+                &format!("{} {service} {reason}", grant.id),
+                BETWEEN_LINES,
             );
         };
         if self.sign_in {
