@@ -66,6 +66,7 @@
 //! endpoints · gateway · admin
 //! web
 //! app
+//! connections
 //! clients · upstream · signing · notifications · certificates
 //! storage · http_client · rate_limits
 //! telemetry
@@ -106,6 +107,8 @@ pub mod clients;
 pub mod notifications;
 pub mod signing;
 pub mod upstream;
+
+pub mod connections;
 
 pub mod app;
 

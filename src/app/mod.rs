@@ -3,6 +3,7 @@
 mod audit_writer;
 mod certificates;
 mod conditions;
+mod connections;
 mod exporter;
 mod notifier;
 mod reload;
@@ -21,6 +22,7 @@ use crate::certificates::Certificates;
 use crate::clients::Clients;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, ResourceConfig, TargetConnection, paths};
+use crate::connections::Connections;
 use crate::http_client::Backends;
 use crate::http_client::guarded::GuardedClient;
 use crate::notifications::Messenger;
@@ -61,6 +63,8 @@ struct AppParts {
     clients: Clients,
     keys: KeyRing,
     upstream: Upstream,
+    /// Our clients of the services that people connect.
+    connections: Connections,
     /// The HTTP clients for MCP servers, by connection settings.
     backends: Vec<(TargetConnection, Backends)>,
     messenger: Messenger,
@@ -106,6 +110,8 @@ impl App {
             at_once: at_once(&config),
         };
         let upstream = Upstream::new(provider, clock.clone(), storage.clone());
+        let (time, stored) = (clock.clone(), storage.clone());
+        let connections = Connections::new(&config, time, stored, upstream.clone());
         let rates = {
             let (limits, metrics) = (&config.limits, storage.metrics().clone());
             Rates::new(&limits.rates, limits.request_rates, &clock, metrics)
@@ -118,6 +124,7 @@ impl App {
             generation: 0,
             keys,
             upstream,
+            connections,
             backends: backends_for(&config, &[])?,
             messenger: messenger(&config),
             certificates: Certificates::new(&config, storage.clone(), clock.clone()),
@@ -195,6 +202,11 @@ impl App {
 
     pub fn upstream(&self) -> &Upstream {
         &self.0.upstream
+    }
+
+    /// Our clients of the services that people connect, and the people's tokens.
+    pub fn connections(&self) -> &Connections {
+        &self.0.connections
     }
 
     /// The certificate of the listeners.

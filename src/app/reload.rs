@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use parking_lot::{Mutex as Lock, MutexGuard, RwLock};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 
 use super::{
     App, AppError, AppParts, audit_writer, exporter, notifier, seldom, targets, together, usage,
@@ -30,6 +30,8 @@ pub(super) struct SharedState {
     pub(super) usage: usage::Usage,
     pub(super) targets: targets::Targets,
     pub(super) notifying: notifier::NotifierState,
+    /// Wakes the task that revokes tokens.
+    pub(super) revoking: Notify,
     /// `None` if nothing is exported.
     pub(super) exporter: Option<exporter::Exporter>,
     /// The current application; `None` until the first reload.
@@ -83,6 +85,7 @@ impl SharedState {
             usage: usage::Usage::default(),
             targets: targets::Targets::default(),
             notifying: notifier::NotifierState::default(),
+            revoking: Notify::new(),
             exporter: exporter::Exporter::of(config, metrics),
             current: RwLock::default(),
             reading: Mutex::default(),
@@ -233,7 +236,9 @@ impl App {
             recheck_policy(&config),
             at_once(&config),
         );
+        let connections = parts.connections.with_config(&config, upstream.clone());
         Ok(Self(Arc::new(AppParts {
+            connections,
             shared: Arc::clone(&parts.shared),
             generation: parts.generation + 1,
             rates: parts.rates.with(&config.limits.rates, config.limits.request_rates, &clock),

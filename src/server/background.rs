@@ -9,12 +9,12 @@ use crate::telemetry::supervision::supervise;
 use crate::telemetry::tasks::Task;
 
 /// Background tasks that run as long as the listeners. Dropping this aborts them.
-pub(super) struct BackgroundTasks([AbortHandle; 6]);
+pub(super) struct BackgroundTasks([AbortHandle; 7]);
 
 impl BackgroundTasks {
     pub(super) fn start(app: &App) -> Self {
         let (sweeping, notifying) = (app.clone(), app.clone());
-        let (certifying, checking) = (app.clone(), app.clone());
+        let (certifying, checking, revoking) = (app.clone(), app.clone(), app.clone());
         let (keys, storage) = (app.keys().clone(), app.storage().clone());
         Self([
             start(app, Task::CleanUp, move || sweep(sweeping.clone())),
@@ -25,6 +25,10 @@ impl BackgroundTasks {
             start(app, Task::Notifications, move || {
                 let app = notifying.clone();
                 async move { app.keep_notifying().await }
+            }),
+            start(app, Task::Revocations, move || {
+                let app = revoking.clone();
+                async move { app.keep_revoking().await }
             }),
             start(app, Task::Certificates, move || {
                 let app = certifying.clone();

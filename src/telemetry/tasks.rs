@@ -46,6 +46,9 @@ pub enum Task {
     Telemetry,
     #[strum(serialize = "notifications")]
     Notifications,
+    /// Revokes people's tokens at the services that issued them.
+    #[strum(serialize = "revocations")]
+    Revocations,
     /// Notices changes that commands of administrators make in the database.
     #[strum(serialize = "changes from the command line")]
     CommandLine,

@@ -26,7 +26,7 @@ const AUTHENTICATION_EXPIRED: &str = "authentication_expired";
 
 /// Classifies an error of the callback. Only errors about the person count as a rejection; errors about our
 /// client must alarm the administrator.
-pub(super) fn classify(error: &str, description: Option<&str>) -> LoginFailed {
+pub fn classify(error: &str, description: Option<&str>) -> LoginFailed {
     let error = shown_code(error);
     let known = |said: &str| KNOWN_DESCRIPTIONS.into_iter().find(|known| *known == said);
     let description = description.and_then(known);

@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::values::Claims;
 use crate::clock::Timestamp;
 use crate::jose::alg::Alg;
+use crate::jose::jws;
 
 /// Tolerated difference between the clocks of provider and server, for `iat`, `exp` and `nbf`. A smaller
 /// value rejects tokens of providers whose clock is slightly off; a larger one accepts expired tokens for
@@ -53,6 +54,37 @@ pub(super) fn check(claims: &Claims, expected: &Expected<'_>) -> Result<(), Stri
         return Err("at_hash does not fit the access token".to_owned());
     }
     Ok(())
+}
+
+/// Expected values of an ID token that a service has just sent to us from its token endpoint, over TLS. Its
+/// signature need not be checked (OpenID Connect Core §3.1.3.7, number 6).
+pub struct DirectIdToken<'a> {
+    /// The issuers that it may name; empty: not known.
+    pub issuers: &'a [String],
+    /// Our client id there.
+    pub client_id: &'a str,
+    /// The nonce of our request.
+    pub nonce: &'a str,
+    /// The time at which it was received.
+    pub now: Timestamp,
+}
+
+/// Returns the claims of such an ID token if they fit. The error names the claim.
+pub fn claims_of_direct(id_token: &str, expected: &DirectIdToken<'_>) -> Result<Value, String> {
+    let value = jws::unverified_claims(id_token).ok_or("it is not a JWT")?;
+    let Value::Object(members) = value else { return Err("its claims are no object".to_owned()) };
+    let claims = Claims::from(members);
+    let issuer = claims.required_text("iss")?;
+    if !expected.issuers.is_empty() && !expected.issuers.contains(&issuer) {
+        return Err("iss is another issuer".to_owned());
+    }
+    check_audience(&claims, expected.client_id)?;
+    check_times(&claims, expected.now)?;
+    match claims.text("nonce")? {
+        Some(nonce) if nonce == expected.nonce => Ok(claims.into_value()),
+        Some(_) => Err("nonce is that of another request".to_owned()),
+        None => Err("nonce is missing".to_owned()),
+    }
 }
 
 /// Checks the audience: only us, or us and others if `azp` says that the token was issued to us.

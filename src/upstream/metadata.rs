@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use url::Url;
 
 use super::endpoints::{ENDPOINTS, Requester, carriage, hint};
+use crate::config::ClientAuth;
 
 /// The metadata members that we use.
 #[derive(Clone, Debug)]
@@ -127,6 +128,18 @@ impl Metadata {
             "jwks_uri" => Some(&self.jwks_uri),
             "userinfo_endpoint" => self.userinfo_endpoint.as_ref(),
             _ => None,
+        }
+    }
+
+    /// Returns a client authentication method that the provider lists: Basic if it lists both or none.
+    pub(super) fn listed_client_auth(&self) -> ClientAuth {
+        let listed = |method: &str| {
+            self.token_endpoint_auth_methods_supported.iter().any(|known| known == method)
+        };
+        if listed("client_secret_post") && !listed("client_secret_basic") {
+            ClientAuth::Post
+        } else {
+            ClientAuth::Basic
         }
     }
 

@@ -4,14 +4,16 @@
 //! a `state` that we generate. We forward nothing that a client sends (`login_hint`, `resource` …), with one
 //! exception: the client's wish that the person chooses an account (`account.rs`).
 
+mod access_token;
 mod account;
-mod callback_error;
+pub mod callback_error;
 pub mod claims;
+pub mod client_login;
 mod endpoints;
 #[cfg(test)]
 mod fixtures;
 mod github;
-mod id_token;
+pub mod id_token;
 mod key_set;
 pub mod logout_token;
 mod metadata;
@@ -22,10 +24,15 @@ pub mod probe;
 mod provider;
 pub mod provider_key;
 pub mod recheck;
+pub mod service_metadata;
+pub mod service_token;
 mod sign_out;
 mod signed;
 pub mod test_login;
-mod token_response;
+mod token_exchange;
+pub mod token_lifetime;
+pub mod token_memory;
+pub mod token_response;
 mod userinfo;
 mod values;
 
@@ -40,12 +47,17 @@ use crate::http_client::HttpClient;
 use crate::oauth::authorization_request::{AccountPrompt, AuthorizationRequest};
 use crate::oauth::secret::{LoginState, Secret, random_text};
 use crate::storage::{Approval, PendingLogin, SessionUpdate, Storage, UpstreamTokens};
+use access_token::SessionTokens;
 pub use callback_error::CallbackParams;
 use person_queries::QuerySemaphores;
 pub use person_queries::{NoPermit, PersonQueries, QueryPermit};
 use provider::{Provider, ProviderCache};
 pub use recheck::Health;
 use recheck::{Breaker, InFlight, RecheckPolicy};
+use token_lifetime::TokenLifetimes;
+
+/// What the sign-in provider's own token is called where services are named.
+pub const SIGN_IN: &str = "sign-in";
 
 /// Errors of discovery and of requests to the provider. The texts are for the log, not for people.
 #[derive(Debug, thiserror::Error)]
@@ -114,6 +126,8 @@ struct UpstreamInner {
     provider: Arc<ProviderCache>,
     in_flight: Arc<InFlight>,
     breaker: Arc<Breaker>,
+    lifetimes: Arc<TokenLifetimes>,
+    session_tokens: Arc<SessionTokens>,
 }
 
 impl Upstream {
@@ -125,6 +139,8 @@ impl Upstream {
         let http = http.allowing_http(config.allow_http);
         let http = http.counting_in(storage.metrics().clone());
         Self(Arc::new(UpstreamInner {
+            session_tokens: Arc::new(SessionTokens::new(&storage)),
+            lifetimes: Arc::default(),
             config,
             redirect_uri,
             recheck,
@@ -163,6 +179,8 @@ impl Upstream {
             provider: if same { Arc::clone(&inner.provider) } else { Arc::default() },
             in_flight: Arc::clone(&inner.in_flight),
             breaker: Arc::clone(&inner.breaker),
+            lifetimes: Arc::clone(&inner.lifetimes),
+            session_tokens: Arc::clone(&inner.session_tokens),
         }))
     }
 
@@ -256,7 +274,8 @@ impl Upstream {
         }
         let code = came.code.ok_or_else(|| LoginFailed::Untrusted("no code".to_owned()))?;
         let answer = inner.redeem(&provider, code, pkce_verifier).await?;
-        let tokens = answer.tokens();
+        inner.lifetimes.learn(SIGN_IN, answer.expires_in);
+        let tokens = answer.tokens(inner.clock.now());
         let tokens = tokens.ok_or_else(|| {
             LoginFailed::Misconfigured(answer.access_token().err().unwrap_or_default())
         })?;

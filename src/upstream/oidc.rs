@@ -2,18 +2,17 @@
 
 use std::sync::Arc;
 
-use axum::http::{Request, header};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use axum::http::Request;
 use serde_json::Value;
 use url::Url;
 
 use super::claims::{self, Userinfo};
+use super::client_login::ClientLogin;
 use super::id_token::{self, Expected};
 use super::metadata::Metadata;
 use super::provider::Provider;
 use super::signed::{Signed, SignedRefused};
-use super::token_response::{TokenFailure, TokenResponse};
+use super::token_response::{ResponseForm, TokenFailure, TokenResponse};
 use super::userinfo::UserinfoOutcome;
 use super::values::{MAX_SID, MAX_SUBJECT, check_identifier};
 use super::{LoginFailed, UpstreamInner, token_response};
@@ -50,14 +49,7 @@ impl UpstreamInner {
         if self.config.client_auth != ClientAuth::Auto {
             return self.config.client_auth;
         }
-        let listed = |method: &str| {
-            metadata.token_endpoint_auth_methods_supported.iter().any(|known| known == method)
-        };
-        if listed("client_secret_post") && !listed("client_secret_basic") {
-            ClientAuth::Post
-        } else {
-            ClientAuth::Basic
-        }
+        metadata.listed_client_auth()
     }
 
     /// Returns the configured scopes without `openid`. Adds `offline_access` if the preset wants it or the
@@ -115,24 +107,11 @@ impl UpstreamInner {
         form: &[(&str, &str)],
     ) -> Result<Request<Vec<u8>>, axum::http::Error> {
         let client_id = self.config.client_id.as_str();
-        let mut body = form_urlencoded::Serializer::new(String::new());
-        body.extend_pairs(form);
-        let mut request = Request::post(endpoint)
-            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
-            .header(header::ACCEPT, "application/json");
-        if method == ClientAuth::Post {
-            body.append_pair("client_id", client_id).append_pair("client_secret", client_secret);
-        } else {
-            // RFC 6749 §2.3.1: both are form-encoded before they are joined.
-            let encode =
-                |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
-            let pair = STANDARD.encode(format!("{}:{}", encode(client_id), encode(client_secret)));
-            request = request.header(header::AUTHORIZATION, format!("Basic {pair}"));
-        }
-        request.body(body.finish().into_bytes())
+        ClientLogin { client_id, client_secret, method }.form(endpoint, form)
     }
 
-    async fn ask_for_tokens(
+    /// Sends a request to the token endpoint, and reads the response.
+    pub(super) async fn ask_for_tokens(
         &self,
         provider: &Provider,
         form: &[(&str, &str)],
@@ -148,7 +127,9 @@ impl UpstreamInner {
             .map_err(|error| TokenFailure::Ours(error.to_string()))?;
         let response = self.http.send(request).await;
         let response = response.map_err(|error| TokenFailure::Transient(error.to_string()))?;
-        let answer = token_response::read(&response, self.config.preset)?;
+        let ending_errors = self.config.preset.ending_errors;
+        let answer =
+            token_response::read(&response, &ResponseForm { token_at: "", ending_errors })?;
         if !answer.tolerated.is_empty() {
             tracing::debug!(odd = ?answer.tolerated, "details of a token answer are tolerated");
         }

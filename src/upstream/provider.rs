@@ -289,6 +289,6 @@ fn unreachable(error: &HttpError) -> UpstreamError {
 }
 
 /// Returns the URL of an issuer's discovery document (OpenID Connect Discovery §4).
-fn discovery_of(issuer: &str) -> String {
+pub(super) fn discovery_of(issuer: &str) -> String {
     format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'))
 }

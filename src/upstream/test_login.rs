@@ -87,7 +87,7 @@ impl Upstream {
         match inner.read_answer(&provider, &session, &answer).await {
             About::SamePerson(_) | About::PartlyKnown(_) => Ok(TrialRefresh {
                 has_id_token: answer.has_id_token(),
-                tokens: answer.tokens_after(&session.tokens),
+                tokens: answer.tokens_after(&session.tokens, now),
                 tolerated: answer.tolerated,
             }),
             About::SomebodyElse(reason) => Err(reason.to_owned()),

@@ -1,25 +1,56 @@
-//! Responses of the provider's token endpoint. They are read leniently, so that a rotated refresh token is
-//! not lost because of a detail. Failures are classified.
+//! Responses of token endpoints: the provider's, and those of services that people connect. They are read
+//! leniently, so that a rotated refresh token is not lost because of a detail. Failures are classified.
+
+use std::fmt;
+use std::time::Duration;
 
 use axum::http::{Response, header};
 use serde_json::{Map, Value};
 
 use super::LoginFailed;
-use super::values::{object_of, other_than_json, shown};
-use crate::config::Preset;
+use super::values::{object_of, other_than_json, shown, time_of};
+use crate::clock::Timestamp;
+use crate::jose::jws;
 use crate::storage::UpstreamTokens;
 
-/// A token response with at least one token.
-#[derive(Debug, Default)]
-pub(super) struct TokenResponse {
-    access_token: Option<String>,
-    pub(super) refresh_token: Option<String>,
-    id_token: IdToken,
-    /// Harmless deviations from the standard.
-    pub(super) tolerated: Vec<String>,
+/// Longest lifetime of an access token that is believed: 10 years. A longer one is cut to this.
+const LONGEST_LIFETIME: u64 = 10 * 365 * 24 * 60 * 60;
+
+/// What is particular about the token responses of a provider or service.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ResponseForm<'a> {
+    /// Member that contains the tokens; empty: the response itself.
+    pub token_at: &'a str,
+    /// Error codes that end a session or a connection, in addition to the standard ones.
+    pub ending_errors: &'a [&'a str],
 }
 
-#[derive(Debug, Default)]
+/// A token response with at least one token. `Debug` prints none of them.
+#[derive(Default)]
+pub struct TokenResponse {
+    access_token: Option<String>,
+    /// The refresh token, if there is one.
+    pub refresh_token: Option<String>,
+    id_token: IdToken,
+    /// `token_type` as stated; empty: none.
+    pub token_type: String,
+    /// Lifetime of the access token; `None`: not stated, or stated as zero.
+    pub expires_in: Option<Duration>,
+    /// `scope` as stated.
+    pub scope: Option<String>,
+    /// The whole response.
+    pub members: Map<String, Value>,
+    /// Harmless deviations from the standard.
+    pub tolerated: Vec<String>,
+}
+
+impl fmt::Debug for TokenResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenResponse").field("tolerated", &self.tolerated).finish_non_exhaustive()
+    }
+}
+
+#[derive(Default)]
 enum IdToken {
     #[default]
     None,
@@ -30,14 +61,14 @@ enum IdToken {
 
 impl TokenResponse {
     /// Returns the access token. The error is for the administrator.
-    pub(super) fn access_token(&self) -> Result<&str, String> {
+    pub fn access_token(&self) -> Result<&str, String> {
         self.access_token.as_deref().ok_or_else(|| {
             "access_token is missing in the token answer, or is not a text".to_owned()
         })
     }
 
     /// Returns the ID token. The error is for the administrator.
-    pub(super) fn id_token(&self) -> Result<&str, String> {
+    pub fn id_token(&self) -> Result<&str, String> {
         match &self.id_token {
             IdToken::Text(text) => Ok(text),
             IdToken::None => Err("id_token is missing in the token answer".to_owned()),
@@ -49,23 +80,43 @@ impl TokenResponse {
         !matches!(self.id_token, IdToken::None)
     }
 
-    /// Returns the tokens; `None` without an access token.
-    pub(super) fn tokens(&self) -> Option<UpstreamTokens> {
+    /// Returns the end of the access token, which was received at `now`: as stated, or as the token itself
+    /// says if it is a JWT. `None`: unknown.
+    pub fn access_until(&self, now: Timestamp) -> Option<Timestamp> {
+        let stated = self.expires_in.map(|lifetime| now.plus(lifetime));
+        let in_token = || {
+            let claims = jws::unverified_claims(self.access_token.as_deref()?)?;
+            claims.get("exp").and_then(time_of).map(Timestamp::from_unix)
+        };
+        stated.or_else(in_token)
+    }
+
+    /// Returns the tokens, received at `now`; `None` without an access token.
+    pub(super) fn tokens(&self, now: Timestamp) -> Option<UpstreamTokens> {
         Some(UpstreamTokens {
             access_token: self.access_token.clone()?,
             refresh_token: self.refresh_token.clone(),
             id_token: self.id_token().ok().map(str::to_owned),
             nonce: None,
+            access_until: self.access_until(now).map(Timestamp::unix),
+            scope: self.scope.clone(),
         })
     }
 
-    /// Returns the tokens after a refresh: those of this response, and those of `before` where it has none.
-    pub(super) fn tokens_after(&self, before: &UpstreamTokens) -> UpstreamTokens {
+    /// Returns the tokens after a refresh at `now`: those of this response, and those of `before` where it has
+    /// none.
+    pub(super) fn tokens_after(&self, before: &UpstreamTokens, now: Timestamp) -> UpstreamTokens {
+        let access_until = match self.access_token {
+            Some(_) => self.access_until(now).map(Timestamp::unix),
+            None => before.access_until,
+        };
         UpstreamTokens {
             access_token: self.access_token.clone().unwrap_or_else(|| before.access_token.clone()),
             refresh_token: self.refresh_token.clone().or_else(|| before.refresh_token.clone()),
             id_token: self.id_token().ok().map(str::to_owned).or_else(|| before.id_token.clone()),
             nonce: before.nonce.clone(),
+            access_until,
+            scope: self.scope.clone().or_else(|| before.scope.clone()),
         }
     }
 }
@@ -73,7 +124,7 @@ impl TokenResponse {
 /// Failure of a request to the token endpoint. The JSON `error` takes precedence over the status, because
 /// providers send the same `error` with different statuses.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum TokenFailure {
+pub enum TokenFailure {
     /// The provider definitely rejects this code or refresh token.
     #[error("refused: {0}")]
     Refused(String),
@@ -97,16 +148,21 @@ impl From<TokenFailure> for LoginFailed {
 }
 
 /// Reads a response of the token endpoint.
-pub(super) fn read(
+pub fn read(
     response: &Response<Vec<u8>>,
-    preset: &Preset,
+    form: &ResponseForm<'_>,
 ) -> Result<TokenResponse, TokenFailure> {
     let status = response.status();
     let body = object_in(response);
     if status.is_success()
         && let Ok(members) = &body
     {
-        let mut answer = tokens_in(members);
+        let mut answer = match (form.token_at, members.get(form.token_at)) {
+            ("", _) => tokens_in(members),
+            (_, Some(Value::Object(inner))) => tokens_in(inner),
+            // What lies beside the member is a token of somebody else, such as the application's own.
+            _ => TokenResponse::default(),
+        };
         let any = answer.access_token.is_some()
             || answer.refresh_token.is_some()
             || matches!(answer.id_token, IdToken::Text(_));
@@ -115,11 +171,12 @@ pub(super) fn read(
             if let Some(other) = other_than_json(response) {
                 answer.tolerated.push(format!("the content type is {other}"));
             }
+            answer.members.clone_from(members);
             return Ok(answer);
         }
     }
     match (body.as_ref().ok().and_then(error_in), status.as_u16()) {
-        (Some(code), status) => Err(classify_code(code, status, preset)),
+        (Some(code), status) => Err(classify_code(code, status, form.ending_errors)),
         (None, 401) => Err(TokenFailure::Ours("401 without an error code".to_owned())),
         (None, status) => {
             let what = body.err().unwrap_or_else(|| "it holds no token and no error".to_owned());
@@ -168,7 +225,7 @@ fn tokens_in(members: &Map<String, Value>) -> TokenResponse {
         Some(Value::String(token)) => IdToken::Text(token.clone()),
         Some(_) => IdToken::Odd,
     };
-    // We do not use these members, but an administrator may want to know about deviations.
+    // An administrator may want to know about deviations.
     match member("token_type") {
         None => tolerated.push("token_type is missing".to_owned()),
         Some(Value::String(kind)) if kind.eq_ignore_ascii_case("bearer") => {}
@@ -181,7 +238,30 @@ fn tokens_in(members: &Map<String, Value>) -> TokenResponse {
     if member("scope").is_some_and(|scope| !scope.is_string()) {
         tolerated.push("scope is not a text".to_owned());
     }
-    TokenResponse { access_token, refresh_token, id_token, tolerated }
+    let text = |name: &str| member(name).and_then(Value::as_str).map(str::to_owned);
+    TokenResponse {
+        access_token,
+        refresh_token,
+        id_token,
+        token_type: text("token_type").unwrap_or_default(),
+        expires_in: member("expires_in").and_then(lifetime_of),
+        scope: text("scope"),
+        members: Map::new(),
+        tolerated,
+    }
+}
+
+/// Reads a lifetime in seconds: a number, or a text with a number, as some servers send it. Zero and negative
+/// numbers mean nothing.
+fn lifetime_of(value: &Value) -> Option<Duration> {
+    let seconds = match value {
+        Value::Number(_) => time_of(value),
+        Value::String(text) => text.trim().parse().ok(),
+        _ => None,
+    };
+    let seconds = seconds.and_then(|seconds: i64| u64::try_from(seconds).ok());
+    let seconds = seconds.filter(|seconds| *seconds > 0)?;
+    Some(Duration::from_secs(seconds.min(LONGEST_LIFETIME)))
 }
 
 /// Returns the error code if it looks like one (RFC 6749 §5.2), otherwise a placeholder for the log. Anybody
@@ -192,9 +272,9 @@ pub(super) fn shown_code(code: &str) -> &str {
     if is_code { code } else { "(not a code)" }
 }
 
-fn classify_code(code: &str, status: u16, preset: &Preset) -> TokenFailure {
+fn classify_code(code: &str, status: u16, ending_errors: &[&str]) -> TokenFailure {
     match shown_code(code) {
-        code if preset.ending_errors.contains(&code) => TokenFailure::Refused(code.to_owned()),
+        code if ending_errors.contains(&code) => TokenFailure::Refused(code.to_owned()),
         "invalid_grant"
         | "interaction_required"
         | "login_required"
@@ -230,8 +310,46 @@ mod tests {
     }
 
     #[test]
+    fn a_lifetime_is_read_in_each_form_it_comes_in() {
+        for (body, seconds) in [
+            (r#"{"access_token":"a","expires_in":3600}"#, Some(3600)),
+            (r#"{"access_token":"a","expires_in":"28800"}"#, Some(28_800)),
+            (r#"{"access_token":"a","expires_in":59.9}"#, Some(59)),
+            (r#"{"access_token":"a","expires_in":99999999999999999999}"#, Some(LONGEST_LIFETIME)),
+            (r#"{"access_token":"a","expires_in":0}"#, None),
+            (r#"{"access_token":"a","expires_in":-1}"#, None),
+            (r#"{"access_token":"a","expires_in":"soon"}"#, None),
+            (r#"{"access_token":"a","expires_in":null}"#, None),
+            (r#"{"access_token":"a"}"#, None),
+        ] {
+            let response = Response::new(body.into());
+            let answer = read(&response, &ResponseForm::default()).unwrap();
+            assert_eq!(answer.expires_in, seconds.map(Duration::from_secs), "{body}");
+        }
+    }
+
+    #[test]
+    fn without_a_stated_lifetime_a_token_tells_its_end_itself() {
+        // {"alg":"none"}.{"exp":1795219500}.
+        let body = r#"{"access_token":"eyJhbGciOiJub25lIn0.eyJleHAiOjE3OTUyMTk1MDB9.c2ln"}"#;
+        let response = Response::new(body.into());
+        let answer = read(&response, &ResponseForm::default()).unwrap();
+        let now = Timestamp::from_unix(1_795_219_200);
+        assert_eq!(answer.access_until(now), Some(Timestamp::from_unix(1_795_219_500)));
+        let before = UpstreamTokens { access_until: Some(5), ..UpstreamTokens::default() };
+        assert_eq!(answer.tokens_after(&before, now).access_until, Some(1_795_219_500));
+        let response = Response::new(r#"{"refresh_token":"r"}"#.into());
+        let answer = read(&response, &ResponseForm::default()).unwrap();
+        assert_eq!(
+            answer.tokens_after(&before, now).access_until,
+            Some(5),
+            "the same access token"
+        );
+    }
+
+    #[test]
     fn a_status_of_success_is_enough() {
-        let preset = crate::config::presets().first().unwrap();
+        let form = ResponseForm::default();
         for (status, body, works) in [
             (200, r#"{"access_token":"a"}"#, true),
             (201, r#"{"access_token":"a","token_type":"DPoP"}"#, true),
@@ -244,7 +362,7 @@ mod tests {
             (400, r#"{"access_token":"a"}"#, false),
         ] {
             let response = Response::builder().status(status).body(body.into()).unwrap();
-            assert_eq!(read(&response, preset).is_ok(), works, "{status} {body}");
+            assert_eq!(read(&response, &form).is_ok(), works, "{status} {body}");
         }
     }
 }

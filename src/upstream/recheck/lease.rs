@@ -9,6 +9,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 
 use super::Recheck;
+use super::goal::Goal;
 use crate::storage::{Lease, StorageError, UpstreamSession};
 use crate::upstream::UpstreamInner;
 use crate::upstream::person_queries::RECHECK_WAIT;
@@ -105,6 +106,7 @@ impl UpstreamInner {
     pub(super) async fn wait_for_the_other_asker(
         &self,
         session: &UpstreamSession,
+        goal: Goal,
         owner: &str,
     ) -> Result<Waited, StorageError> {
         // 50 steps of 100 ms are 5 s, within the 7 s that a caller waits at most.
@@ -115,7 +117,7 @@ impl UpstreamInner {
             let Some(known) = self.storage.upstream_session(&session.id).await? else {
                 return Ok(Waited::Answered(Recheck::Ended));
             };
-            if let Some(settled) = self.settled(&known) {
+            if let Some(settled) = self.settled(&known, goal) {
                 return Ok(Waited::Answered(settled));
             }
             if step % 5 == 0 {

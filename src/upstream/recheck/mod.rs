@@ -5,6 +5,7 @@
 //! result. A definite rejection ends the grants; an outage, or an error in our own configuration, does not.
 
 mod breaker;
+mod goal;
 mod lease;
 mod person;
 
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::token_response::TokenFailure;
-use super::{Upstream, UpstreamInner};
+use super::{SIGN_IN, Upstream, UpstreamInner};
 use crate::clock::{REPLICAS_APART, Timestamp};
 use crate::config::Protocol;
 use crate::oauth::secret::random_text;
@@ -23,6 +24,7 @@ use crate::telemetry::metrics::Rechecked;
 use crate::telemetry::trace;
 pub(super) use breaker::Breaker;
 pub use breaker::Health;
+pub(super) use goal::Goal;
 pub(super) use lease::InFlight;
 use lease::{Asking, LEASE, Waited};
 pub(super) use person::About;
@@ -65,7 +67,7 @@ impl Upstream {
     /// Returns the state of the person of a session. Asks the provider if its last confirmation is older than
     /// [`RecheckPolicy::recheck`].
     pub async fn recheck(&self, session_id: &str) -> Result<Recheck, StorageError> {
-        let known = self.recheck_uncounted(session_id).await?;
+        let known = self.recheck_for(session_id, Goal::Confirmation).await?;
         self.0.storage.metrics().rechecked(match known {
             (Recheck::Fresh(_), false) => Rechecked::Remembered,
             (Recheck::Fresh(_), true) => Rechecked::Confirmed,
@@ -85,13 +87,17 @@ impl Upstream {
         Ok(outdated.map(|session| session.reused_facts).unwrap_or_default())
     }
 
-    /// Performs the re-check, and returns whether it had to ask the provider.
-    async fn recheck_uncounted(&self, session_id: &str) -> Result<(Recheck, bool), StorageError> {
+    /// Performs the re-check unless `goal` is reached without it. Returns whether it had to ask the provider.
+    pub(super) async fn recheck_for(
+        &self,
+        session_id: &str,
+        goal: Goal,
+    ) -> Result<(Recheck, bool), StorageError> {
         let inner = &self.0;
         let Some(session) = inner.storage.upstream_session(session_id).await? else {
             return Ok((Recheck::Ended, false));
         };
-        if let Some(known) = inner.settled(&session) {
+        if let Some(known) = inner.settled(&session, goal) {
             return Ok((known, false));
         }
         // Some clients give up after ten seconds. The request to the provider continues without the caller.
@@ -99,7 +105,7 @@ impl Upstream {
         let asking = inner.in_flight.of(session_id).await;
         let known = tokio::select! {
             biased;
-            known = self.ask_alone(session_id, &asking) => known?,
+            known = self.ask_alone(session_id, goal, &asking) => known?,
             asked = asking.is_silent_for(silence) => {
                 if asked {
                     inner.use_last_answer(&session, "it has not answered in time")
@@ -118,6 +124,7 @@ impl Upstream {
     async fn ask_alone(
         &self,
         session_id: &str,
+        goal: Goal,
         asking: &Arc<Asking>,
     ) -> Result<Recheck, StorageError> {
         let inner = &self.0;
@@ -126,7 +133,7 @@ impl Upstream {
         let Some(session) = inner.storage.upstream_session(session_id).await? else {
             return Ok(Recheck::Ended);
         };
-        if let Some(known) = inner.settled(&session) {
+        if let Some(known) = inner.settled(&session, goal) {
             return Ok(known);
         }
         // The task must finish even if the client disconnects, because the provider may have rotated the
@@ -134,18 +141,22 @@ impl Upstream {
         let (inner, asking) = (Arc::clone(inner), Arc::clone(asking));
         let trace = trace::current();
         let asked = tokio::spawn(async move {
-            trace::within(trace, std::pin::pin!(inner.ask(session, &asking))).await
+            trace::within(trace, std::pin::pin!(inner.ask(session, goal, &asking))).await
         });
         asked.await.unwrap_or(Ok(Recheck::Unknown))
     }
 }
 
 impl UpstreamInner {
-    /// Returns the result if it is known without a request.
-    fn settled(&self, session: &UpstreamSession) -> Option<Recheck> {
+    /// Returns the result if `goal` is reached without a request.
+    fn settled(&self, session: &UpstreamSession, goal: Goal) -> Option<Recheck> {
         // The configured provider cannot vouch for a session of another provider.
         if !session.alive || session.issuer != self.config.issuer {
             return Some(Recheck::Ended);
+        }
+        if let Goal::Token { refused } = goal {
+            let fresh = self.has_fresh_token(session, refused);
+            return fresh.then(|| Recheck::Fresh(session.person.clone()));
         }
         if !self.is_younger(session.last_ok_at, self.recheck.recheck) {
             return None;
@@ -176,6 +187,7 @@ impl UpstreamInner {
     async fn ask(
         &self,
         mut session: UpstreamSession,
+        goal: Goal,
         asking: &Arc<Asking>,
     ) -> Result<Recheck, StorageError> {
         let now = self.clock.now();
@@ -191,7 +203,7 @@ impl UpstreamInner {
         let _sent = asking.begins();
         match self.storage.lease_session(&session, &owner, now, LEASE).await? {
             Lease::Won => {}
-            Lease::Taken => match self.wait_for_the_other_asker(&session, &owner).await? {
+            Lease::Taken => match self.wait_for_the_other_asker(&session, goal, &owner).await? {
                 Waited::Answered(known) => return Ok(known),
                 Waited::TakenOver(now) => session = *now,
             },
@@ -313,7 +325,8 @@ impl UpstreamInner {
         }
         let answer = answer?;
         stop_point!("recheck: answered");
-        let tokens = answer.tokens_after(&session.tokens);
+        self.lifetimes.learn(SIGN_IN, answer.expires_in);
+        let tokens = answer.tokens_after(&session.tokens, self.clock.now());
         if tokens.refresh_token != session.tokens.refresh_token {
             self.keep_rotated(session, owner, &tokens).await;
         }
@@ -372,7 +385,7 @@ impl UpstreamInner {
 
     async fn reread(&self, session_id: &str) -> Result<Recheck, StorageError> {
         Ok(match self.storage.upstream_session(session_id).await? {
-            Some(session) => self.settled(&session).unwrap_or(Recheck::Unknown),
+            Some(session) => self.settled(&session, Goal::Confirmation).unwrap_or(Recheck::Unknown),
             None => Recheck::Ended,
         })
     }

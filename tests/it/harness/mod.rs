@@ -8,6 +8,7 @@ pub(crate) mod backend;
 pub(crate) mod browser;
 pub(crate) mod client;
 pub(crate) mod collector;
+pub(crate) mod connect;
 pub(crate) mod console;
 pub(crate) mod database;
 pub(crate) mod demo;
@@ -20,6 +21,7 @@ pub(crate) mod publisher;
 pub(crate) mod raw;
 pub(crate) mod recorder;
 pub(crate) mod role;
+pub(crate) mod service;
 pub(crate) mod setup;
 pub(crate) mod signer;
 pub(crate) mod tls;
@@ -31,7 +33,9 @@ use std::path::Path;
 use portcullis::app::{App, Reloaded};
 use portcullis::clock::{Clock, ManualClock, Timestamp};
 use portcullis::config::Config;
-use portcullis::demo::{IdentityProvider, IdentityProviderOptions, TodoServer, TodoServerOptions};
+use portcullis::demo::{
+    CalendarClient, IdentityProvider, IdentityProviderOptions, TodoServer, TodoServerOptions,
+};
 use portcullis::server::{self, Listeners};
 use portcullis::storage::{Storage, StorageError};
 use portcullis::telemetry::audit::{Actor, AuditEvent};
@@ -306,6 +310,16 @@ impl TestApp {
         self.running.as_ref().unwrap().app.notify_round().await
     }
 
+    /// What the server does every ten seconds: revokes tokens that were given up; answers how many were due.
+    pub(crate) async fn revoke_round(&self) -> usize {
+        self.running.as_ref().unwrap().app.revoke_due().await
+    }
+
+    /// What every handler of the server may reach, for what has no page.
+    pub(crate) fn app(&self) -> App {
+        self.running.as_ref().unwrap().app.current()
+    }
+
     /// What the server does every thirty seconds: connects to all targets.
     pub(crate) async fn check_targets(&self) {
         self.running.as_ref().unwrap().app.current().check_targets(true).await;
@@ -387,13 +401,19 @@ pub(crate) async fn around(url: &str, clock: &Clock) -> (IdentityProvider, TodoS
             issuer: None,
             pages_url: None,
             state_dir: None,
+            calendar: Some(CalendarClient {
+                id: "portcullis-calendar".to_owned(),
+                secret: "calendar-secret-canary".to_owned(),
+                redirect_uris: vec![format!("{url}/auth/connect/calendar/callback")],
+            }),
         },
     );
+    let idp = idp.unwrap();
     let todo = TodoServer::start(
         TcpListener::bind("127.0.0.1:0").await.unwrap(),
-        TodoServerOptions { clock: clock.clone() },
+        TodoServerOptions { clock: clock.clone(), calendar: Some(idp.address()) },
     );
-    (idp.unwrap(), todo.unwrap())
+    (idp, todo.unwrap())
 }
 
 fn loaded(text: &str, env: &BTreeMap<String, String>) -> Config {

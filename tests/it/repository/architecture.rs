@@ -12,6 +12,7 @@ const ROWS: &[&[&str]] = &[
     &["endpoints", "gateway", "admin"],
     &["web"],
     &["app"],
+    &["connections"],
     &["clients", "upstream", "signing", "notifications", "certificates"],
     &["storage", "http_client", "rate_limits"],
     &["telemetry"],
@@ -200,6 +201,8 @@ const SHORT_TASKS: &[(&str, usize, &str)] = &[
     ("cli/check/login.rs", 1, "the command waits for it"),
     ("cli/serve.rs", 2, "asks the provider once; waits for a signal and ends the process"),
     ("clients/remote.rs", 1, "one fetch, and somebody waits for it"),
+    ("connections/lease.rs", 1, "as long as one refresh of a connection"),
+    ("connections/token.rs", 1, "one refresh of a connection, and somebody waits for it"),
     ("cli/demo.rs", 1, "one look for a network"),
     ("server/accept.rs", 1, "one connection"),
     ("server/bodies.rs", 2, "the rest of one body; one stream of HTTP/2"),
@@ -218,6 +221,7 @@ const SHORT_TASKS: &[(&str, usize, &str)] = &[
     ("storage/database/sqlite/group_commit/mod.rs", 3, "one commit"),
     ("upstream/recheck/lease.rs", 1, "as long as one question to the provider"),
     ("upstream/recheck/mod.rs", 1, "one question to the provider, and somebody waits for it"),
+    ("upstream/token_exchange.rs", 1, "one exchange, and somebody waits for it"),
 ];
 
 /// A task that ends without a word is an outage of later: `telemetry::supervision` starts it again and tells.

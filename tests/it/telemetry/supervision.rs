@@ -18,7 +18,7 @@ use crate::harness::raw;
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Every task that lives as long as a server does.
-const TASKS: [&str; 12] = [
+const TASKS: [&str; 13] = [
     "connections",
     "admin connections",
     "reload",
@@ -29,6 +29,7 @@ const TASKS: [&str; 12] = [
     "targets",
     "telemetry",
     "notifications",
+    "revocations",
     "certificates",
     "changes from the command line",
 ];
