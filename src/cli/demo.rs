@@ -2,6 +2,7 @@
 //! `--public-url` a tunnel may publish it.
 
 mod announcement;
+mod connected;
 mod folder;
 mod populated;
 mod refused;

@@ -7,6 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
 
+use super::connected::connect_calendars;
 use super::refused::refuse;
 use crate::app::App;
 use crate::clock::{Clock, ManualClock, Timestamp};
@@ -85,6 +86,14 @@ struct Someone {
     scopes: ScopeSet,
 }
 
+impl Someone {
+    /// The person's name at the calendar.
+    fn account(&self) -> String {
+        let address = self.update.person.email.as_deref().unwrap_or_default();
+        address.replace("@example.com", "@calendar.example.com")
+    }
+}
+
 /// Fills the demo's database, unless that was done before.
 pub(super) async fn populate(app: &App) -> Result<(), StorageError> {
     let people = everybody(app);
@@ -120,6 +129,8 @@ pub(super) async fn populate(app: &App) -> Result<(), StorageError> {
     app.storage().record(events).await?;
     decisions(app, used, &people, now).await?;
     refuse(app, &used[0].id, now).await?;
+    let calendars = people.iter().map(|person| (person.subject.clone(), person.account()));
+    connect_calendars(app, calendars, now).await?;
     app.storage().add_usage(&calls(app, &visits, &mut dice, now)).await?;
     for (index, client) in waiting.iter().enumerate() {
         wait(app, client, &people[index * 7 + 1], now, index).await?;

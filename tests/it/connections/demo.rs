@@ -196,7 +196,7 @@ async fn disconnecting_revokes_the_token_at_the_calendar_and_the_tool_answers_wi
 
     alice.console.press_and_confirm("/account/connections", "action", "disconnect").await;
     alice.link(&app).await;
-    app.revoke_due().await;
+    assert_eq!(app.revoke_round().await, 1);
     assert_eq!(app.idp.requests_to("/calendar/revoke"), 1);
     assert_eq!(at_api(&app, &token).await, 401, "revoked");
     let account = alice.console.page("/account/connections").await;

@@ -102,10 +102,10 @@ async fn hidden_tools_are_in_no_list_and_still_refused() {
 
     let answer = list(&alice, &alices, json!({})).await;
     let all = answer.assert_status(200).json();
-    assert_eq!(names(&all), ["create-todo", "get-todos", "delete-todo", "purge-todos"]);
+    assert_eq!(names(&all), ["create-todo", "get-todos", "delete-todo", "purge-todos", "agenda"]);
     let answer = list(&bob, &bobs, json!({})).await;
     let some = answer.assert_status(200).json();
-    assert_eq!(names(&some), ["create-todo", "delete-todo"]);
+    assert_eq!(names(&some), ["create-todo", "delete-todo", "agenda"]);
     assert_eq!(some["id"], 1);
     assert_eq!(some["result"]["resultType"], "complete", "everything else stays");
     bob.call_tool(&bobs.access_token, "purge-todos", json!({})).await.assert_status(403);
@@ -125,7 +125,8 @@ async fn hidden_tools_are_in_no_list_and_still_refused() {
     let answer = app.http.post_json(&app.mcp_url(), &body, &headers).await;
     assert_eq!(answer.header("content-type"), Some("text/event-stream"));
     let data = answer.text().lines().find_map(|line| line.strip_prefix("data: ")).unwrap();
-    assert_eq!(names(&serde_json::from_str(data).unwrap()), ["create-todo", "delete-todo"]);
+    let listed: Value = serde_json::from_str(data).unwrap();
+    assert_eq!(names(&listed), ["create-todo", "delete-todo", "agenda"]);
 }
 
 #[tokio::test]
@@ -133,7 +134,7 @@ async fn without_the_key_a_list_of_tools_is_not_touched() {
     let app = with_admin_scope("").await;
     let (bob, bobs) = tokens(&app, "bob", "create:todos").await;
     let all = list(&bob, &bobs, json!({})).await.json();
-    assert_eq!(names(&all), ["create-todo", "get-todos", "delete-todo", "purge-todos"]);
+    assert_eq!(names(&all), ["create-todo", "get-todos", "delete-todo", "purge-todos", "agenda"]);
 }
 
 #[tokio::test]
