@@ -87,7 +87,7 @@ pub struct AuditFilter {
 const BY_ADMINISTRATORS: &str = "actor NOT IN ('client', 'person', 'provider', 'server')";
 
 /// The same condition as in the index, literally: none of [`ROUTINE`](crate::telemetry::audit::ROUTINE).
-const NOT_ROUTINE: &str = "event NOT IN ('code_redeemed', 'consent_remembered', 'refresh_grace_replayed', 'refresh_rotated')";
+const NOT_ROUTINE: &str = "event NOT IN ('code_redeemed', 'consent_remembered', 'refresh_grace_replayed', 'refresh_rotated', 'upstream_token_exchanged')";
 
 /// The conditions of a search for names.
 const KEYS: [&str; 3] = ["subject = ?", "client_id = ?", "grant_id = ?"];
