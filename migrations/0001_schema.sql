@@ -140,6 +140,7 @@ CREATE TABLE remembered_consents (
     redirect_uri  TEXT NOT NULL,             -- byte for byte
     resource      TEXT NOT NULL,
     scopes        TEXT NOT NULL,             -- as consented; any other scope asks again
+    upstream      TEXT NOT NULL DEFAULT '',  -- services that the MCP server uses as the person, as shown: `github github:repo`; more asks again
     metadata_hash TEXT NOT NULL,             -- of the client's metadata at that time
     created_at    BIGINT NOT NULL,
     expires_at    BIGINT NOT NULL
@@ -326,6 +327,66 @@ CREATE TABLE replay_guard (
 );
 CREATE INDEX replay_guard_by_expiry ON replay_guard (purpose, expires_at);
 
+-- Further services that people connected, with their tokens. One row for each person and service.
+CREATE TABLE connections (
+    id               TEXT PRIMARY KEY NOT NULL,
+    subject          TEXT NOT NULL,          -- our sub
+    name             TEXT NOT NULL,          -- of the [[connection]]
+    provider_key     TEXT NOT NULL,          -- hash of client id and token endpoint; another one: of no use
+    account_key_hash TEXT,                   -- HMAC of the person's id at the service; NULL: not known
+    account_label    TEXT,                   -- the person's name at the service, sealed
+    scopes           TEXT NOT NULL,          -- granted, sorted
+    tokens           TEXT NOT NULL,          -- access and refresh token; JSON, sealed, bound to the row's person
+                                             -- and service
+    access_until     BIGINT NOT NULL,        -- end of the access token; 0: it does not expire
+    version          BIGINT NOT NULL,        -- grows with every change of the tokens
+    lease_owner      TEXT,                   -- the server that is asking the service now
+    lease_until      BIGINT,
+    state            TEXT NOT NULL,          -- active | broken: the person has to connect it again
+    reason           TEXT,                   -- why it is broken
+    state_at         BIGINT NOT NULL,        -- when the state began
+    created_at       BIGINT NOT NULL,        -- when this account was connected
+    used_at          BIGINT,                 -- last use, to the minute; NULL: never
+    UNIQUE (subject, name)
+);
+CREATE INDEX connections_by_name ON connections (name, id);
+-- Has all that counts the connections to be made again: no row with its tokens is read for it.
+CREATE INDEX connections_by_key ON connections (name, provider_key, state);
+CREATE INDEX connections_broken ON connections (state_at, name) WHERE state = 'broken';
+
+-- Connections that are being made in a browser.
+CREATE TABLE connection_attempts (
+    id             TEXT PRIMARY KEY NOT NULL,
+    state_hash     TEXT NOT NULL,            -- hash of the state sent to the service
+    binding_hash   TEXT NOT NULL,            -- hash of the browser's cookie
+    subject        TEXT NOT NULL,            -- our sub of the person who began it
+    web_session_id TEXT NOT NULL,            -- the session at our pages
+    name           TEXT NOT NULL,            -- of the [[connection]]
+    scopes         TEXT NOT NULL,            -- asked for, sorted
+    resource       TEXT NOT NULL,            -- the MCP server that it is for; empty: none
+    request        TEXT NOT NULL,            -- PKCE verifier, nonce and where to return; JSON, sealed
+    created_at     BIGINT NOT NULL,
+    expires_at     BIGINT NOT NULL,
+    used_at        BIGINT,                   -- came back, or was ended by a wrong browser or person
+    finished_at    BIGINT                    -- a connection was stored from it
+);
+CREATE INDEX connection_attempts_by_subject ON connection_attempts (subject, expires_at);
+CREATE INDEX connection_attempts_by_expiry ON connection_attempts (expires_at);
+
+-- Tokens that wait to be revoked at their services. A row without tokens is a mark: its id is that of an
+-- upstream session that may have lost its last grant (src/storage/connections/sessions.rs).
+CREATE TABLE token_revocations (
+    id           TEXT PRIMARY KEY NOT NULL,
+    connection   TEXT NOT NULL,              -- name of the [[connection]]; empty: the identity provider
+    provider_key TEXT NOT NULL,              -- that of the connection; the issuer of the identity provider
+    tokens       TEXT NOT NULL,              -- JSON, sealed; empty: a mark
+    due_at       BIGINT NOT NULL,            -- the next attempt
+    attempts     BIGINT NOT NULL,
+    leased_until BIGINT NOT NULL,            -- a replica revokes them until then; 0: none
+    created_at   BIGINT NOT NULL
+);
+CREATE INDEX token_revocations_by_due ON token_revocations (due_at);
+
 -- Scopes that a client lacked and was told to ask for (step-up authorization).
 CREATE TABLE scope_challenges (
     grant_id      TEXT NOT NULL,             -- the grant whose token lacked the scopes
@@ -483,7 +544,7 @@ CREATE INDEX audit_events_by_administrators ON audit_events (id)
     WHERE seq IS NOT NULL AND actor NOT IN ('client', 'person', 'provider', 'server');
 CREATE INDEX audit_events_not_routine ON audit_events (id)
     WHERE seq IS NOT NULL
-      AND event NOT IN ('code_redeemed', 'consent_remembered', 'refresh_grace_replayed', 'refresh_rotated');
+      AND event NOT IN ('code_redeemed', 'consent_remembered', 'refresh_grace_replayed', 'refresh_rotated', 'upstream_token_exchanged');
 CREATE INDEX audit_events_by_event ON audit_events (event, id, at, seq) WHERE seq IS NOT NULL;
 CREATE INDEX audit_events_by_reference ON audit_events (reference)
     WHERE reference IS NOT NULL AND seq IS NOT NULL;

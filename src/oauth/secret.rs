@@ -82,6 +82,8 @@ kinds! {
     AdminState = "ca";
     /// The `state` of a sign-in to `/account`.
     AccountState = "cp";
+    /// The `state` that travels through a service that a person connects.
+    ConnectState = "cx";
     /// The session cookie of a person who is signed in to our pages.
     ConsoleSession = "cn";
     /// The cookie of a remembered approval.

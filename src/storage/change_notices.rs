@@ -1,4 +1,5 @@
-//! How other processes learn that grants may have ended, and how this one learns it from them.
+//! How other processes learn that grants may have ended or that connections changed, and how this one learns
+//! it from them.
 //!
 //! A revocation must end streams and requests in every process at once, although none of them queries the
 //! database at every request. Replicas on PostgreSQL notify each other with the commit. A notification is
@@ -29,6 +30,7 @@ struct NotifyOnDrop<'a>(&'a Storage);
 impl Drop for NotifyOnDrop<'_> {
     fn drop(&mut self) {
         self.0.wake_streams();
+        self.0.wake_connections();
     }
 }
 
@@ -36,6 +38,7 @@ impl Drop for NotifyOnDrop<'_> {
 /// committed: a line that another replica committed counts as seen by this one.
 pub(super) struct ReplicaNotices {
     pub(super) grants_ended: watch::Sender<u64>,
+    pub(super) connections_changed: watch::Sender<u64>,
     pub(super) seen: Arc<Watch>,
 }
 
@@ -49,11 +52,16 @@ impl NoticeHandler for ReplicaNotices {
             self.seen.committed(generation, line.to_owned());
         }
         wake(&self.grants_ended);
+        wake(&self.connections_changed);
+    }
+
+    fn heard_of_connections(&self) {
+        wake(&self.connections_changed);
     }
 }
 
-fn wake(grants_ended: &watch::Sender<u64>) {
-    grants_ended.send_modify(|count| *count = count.wrapping_add(1));
+fn wake(sleepers: &watch::Sender<u64>) {
+    sleepers.send_modify(|count| *count = count.wrapping_add(1));
 }
 
 impl Storage {
@@ -66,6 +74,17 @@ impl Storage {
     /// Wakes everything in this process that waits for the end of a grant, so that it checks again.
     pub fn wake_streams(&self) {
         wake(&self.grants_ended);
+    }
+
+    /// Returns a receiver that wakes whenever a connection may have changed, here or in a replica: it was
+    /// made, renewed, broken or removed, or its person was blocked. The value itself has no meaning.
+    pub fn connections_changed(&self) -> watch::Receiver<u64> {
+        self.connections_changed.subscribe()
+    }
+
+    /// Wakes everything in this process that remembers connections.
+    pub(super) fn wake_connections(&self) {
+        wake(&self.connections_changed);
     }
 
     /// Commits a transaction that ends grants, and notifies everything that must check them again: this
@@ -99,6 +118,7 @@ impl Storage {
             let Ok(mark) = self.change_marker().await else { continue };
             if last.as_ref() != Some(&mark) {
                 self.wake_streams();
+                self.wake_connections();
                 if self.last_time().await.is_ok() {
                     last = Some(mark);
                 }

@@ -19,6 +19,7 @@ mod client_reviews;
 mod clients;
 mod clock_guard;
 mod connected_clients;
+mod connections;
 mod consents;
 mod counted;
 mod database;
@@ -64,6 +65,11 @@ pub use clients::{
     ClientPage, ClientRow, KeptClient, Registered, StoredClient, UNUSED_AFTER,
 };
 pub use connected_clients::{Approved, ConnectedClient};
+pub use connections::{
+    AttemptClaim, AttemptComer, AttemptRequest, Begun, CANNOT_BE_OPENED, Connection,
+    ConnectionFilter, ConnectionRow, ConnectionState, DueRevocation, NewAttempt, NewConnection,
+    PutConnection, RenewedConnection, ServiceTokens, Settled, TakenAttempt,
+};
 pub use consents::NewRemembered;
 pub use counted::Ending;
 pub use database::{
@@ -119,11 +125,14 @@ pub struct Storage {
     database: Database,
     sealer: Sealer,
     grants_ended: watch::Sender<u64>,
+    connections_changed: watch::Sender<u64>,
     /// PostgreSQL, opened by a server: notifications to and from other replicas.
     notifications: Option<Notifications>,
     recent_grants: Arc<grants::RecentGrants>,
     /// When the last use of each client was written, so that not every request writes it.
     clients_used: Arc<quick_cache::sync::Cache<String, Timestamp>>,
+    /// When the last use of each connection was written.
+    connections_used: Arc<connections::RecentUses>,
     remembered_overview: Arc<Mutex<Option<overview::RememberedOverview>>>,
     audit_size: Arc<audit::AuditSize>,
     /// Limits how many audit lines anonymous callers, and each person, may cause.
@@ -185,6 +194,7 @@ impl Storage {
         match storage.engine() {
             Engine::Sqlite => {
                 storage.free_leases().await?;
+                storage.free_connection_leases().await?;
                 storage.free_notifications().await?;
                 storage.database.watch_files().await?;
             }
@@ -193,6 +203,7 @@ impl Storage {
                 storage.database.warn_of_unsafe_settings().await?;
                 let notices = ReplicaNotices {
                     grants_ended: storage.grants_ended.clone(),
+                    connections_changed: storage.connections_changed.clone(),
                     seen: Arc::clone(&storage.watch),
                 };
                 storage.notifications = storage.database.listen(Arc::new(notices)).await?;
@@ -218,9 +229,11 @@ impl Storage {
             database,
             sealer,
             grants_ended: watch::Sender::new(0),
+            connections_changed: watch::Sender::new(0),
             notifications: None,
             recent_grants: Arc::new(grants::RecentGrants::new()),
             clients_used: Arc::new(quick_cache::sync::Cache::new(clients::REMEMBERED)),
+            connections_used: Arc::default(),
             remembered_overview: Arc::default(),
             audit_size: Arc::default(),
             lines: Arc::default(),

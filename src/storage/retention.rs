@@ -51,6 +51,18 @@ const NOTIFICATIONS: Duration = Duration::from_hours(48);
 const OLD_NOTIFICATIONS: &str = "DELETE FROM notifications WHERE created_at < $1 AND id IN
      (SELECT id FROM notifications WHERE created_at < $1 LIMIT $2)";
 
+/// How long a connection stays that its service has refused, so that the person sees why: 90 days.
+const BROKEN: Duration = Duration::from_hours(90 * 24);
+const BROKEN_CONNECTIONS: &str =
+    "DELETE FROM connections WHERE state = 'broken' AND state_at < $1 AND id IN
+     (SELECT id FROM connections WHERE state = 'broken' AND state_at < $1 LIMIT $2)";
+const EXPIRED_ATTEMPTS: &str = "DELETE FROM connection_attempts WHERE expires_at < $1 AND id IN
+     (SELECT id FROM connection_attempts WHERE expires_at < $1 LIMIT $2)";
+/// Tokens that no server revoked, because their service is not configured any more: after 48 hours.
+const OLD_REVOCATIONS: &str =
+    "DELETE FROM token_revocations WHERE created_at < $1 AND tokens <> '' AND id IN
+     (SELECT id FROM token_revocations WHERE created_at < $1 AND tokens <> '' LIMIT $2)";
+
 /// Statements that remove rows which ended before `$1`, at most `$2` each. Rows that others refer to come
 /// after those.
 const ENDED: &[&str] = &[
@@ -77,12 +89,6 @@ const ENDED: &[&str] = &[
     "DELETE FROM grants WHERE (expires_at < $1 OR revoked_at < $1) AND id IN
          (SELECT g.id FROM grants g WHERE (g.expires_at < $1 OR g.revoked_at < $1)
           AND NOT EXISTS (SELECT 1 FROM refresh_tokens r WHERE r.grant_id = g.id) LIMIT $2)",
-    "DELETE FROM upstream_sessions WHERE last_ok_at < $1 AND id IN
-         (SELECT s.id FROM upstream_sessions s WHERE s.last_ok_at < $1
-          AND NOT EXISTS (SELECT 1 FROM grants g WHERE g.session_id = s.id)
-          AND NOT EXISTS (SELECT 1 FROM authorization_codes c WHERE c.session_id = s.id)
-          AND NOT EXISTS (SELECT 1 FROM web_sessions c WHERE c.session_id = s.id)
-          LIMIT $2)",
 ];
 
 /// A kind of single-use ids. Its watermark makes every id that expired before it count as used.
@@ -145,6 +151,10 @@ impl Storage {
         for &statement in ENDED {
             removed += self.remove(statement, now.minus(AFTER), rows).await?;
         }
+        removed += self.remove_sessions(now.minus(AFTER), rows, now).await?;
+        removed += self.remove(EXPIRED_ATTEMPTS, now.minus(LOGINS), rows).await?;
+        removed += self.remove(BROKEN_CONNECTIONS, now.minus(BROKEN), rows).await?;
+        removed += self.remove(OLD_REVOCATIONS, now.minus(NOTIFICATIONS), rows).await?;
         removed += self.remove(EXPIRED_SIGN_OUTS, now.minus(CLOCKS), rows).await?;
         removed += self.remove(OLD_REFUSALS, now.minus(keep.refused_person), rows).await?;
         removed += self.remove(OLD_NOTIFICATIONS, now.minus(NOTIFICATIONS), rows).await?;

@@ -3,18 +3,25 @@
 //! A revocation names its [`RevocationScope`], and [`end`] ends everything in that scope, in the caller's
 //! transaction and in the order of the columns. "-" means that nothing of this kind belongs to the scope.
 //!
-//! | scope | upstream sessions | codes | grants | pending logins | logins awaiting approval | web sessions | remembered consents |
-//! |---|---|---|---|---|---|---|---|
-//! | `Grant` | - | - | the grant | - | - | - | of its person for its client at its MCP server |
-//! | `SurplusGrant` | - | - | the grant | - | - | - | - |
-//! | `Connection` | - | of the person for the client at the MCP server | same | - | same | - | same |
-//! | `ClientGrants` | - | of the client | same | - | same | - | same |
-//! | `Client` | - | of the client | same | same | same | - | same |
-//! | `PersonGrants` | - | of the person | same | - | same | - | same |
-//! | `Person` | of the person | same | same | - | same | same | same |
-//! | `Session` | the session | that stand on it | same | - | same | same | - |
-//! | `IssuedBefore` | - | issued before | same | - | same | - | same |
-//! | `Everything` | - | all | all | all | all | all | all |
+//! | scope | upstream sessions | codes | grants | pending logins | logins awaiting approval | web sessions | remembered consents | attempts to connect a service |
+//! |---|---|---|---|---|---|---|---|---|
+//! | `Grant` | - | - | the grant | - | - | - | of its person for its client at its MCP server | - |
+//! | `SurplusGrant` | - | - | the grant | - | - | - | - | - |
+//! | `Connection` | - | of the person for the client at the MCP server | same | - | same | - | same | - |
+//! | `ClientGrants` | - | of the client | same | - | same | - | same | - |
+//! | `Client` | - | of the client | same | same | same | - | same | - |
+//! | `PersonGrants` | - | of the person | same | - | same | - | same | - |
+//! | `Person` | of the person | same | same | - | same | same | same | same |
+//! | `Session` | the session | that stand on it | same | - | same | same | - | that a web session of it began |
+//! | `IssuedBefore` | - | issued before | same | - | same | - | same | - |
+//! | `Everything` | - | all | all | all | all | all | all | all |
+//!
+//! `Everything` is for a database that lacks what happened since. It also breaks all connections of services:
+//! one that was removed since would come back, and a refresh token that was rotated since would be used again.
+//! Otherwise connections stay: a person who is blocked cannot use them, and finds them again afterwards.
+//!
+//! A session that ends, or that loses its last grant, is marked, so that its tokens are revoked at the identity
+//! provider (`connections/sessions.rs`). `Everything` marks none: those tokens may be old ones.
 //!
 //! A pending login has no person yet, so only a client or everything ends it. A person who was blocked
 //! meanwhile is refused at the callback.
@@ -24,6 +31,7 @@
 //! time that grants end, or it finds the code used. `expires_at` of a code is ignored on purpose: a code
 //! that looks expired here would still be redeemed by a replica whose clock is behind.
 
+use super::connections::{BREAK_CONNECTIONS, MARK_SESSIONS, MARK_SESSIONS_OF_GRANTS};
 use super::select::BoundValue;
 use super::{StorageError, Transaction};
 use crate::clock::Timestamp;
@@ -80,6 +88,10 @@ pub struct Counted {
     pub deleted: u64,
     /// Identifies these clients.
     pub(super) unused: String,
+    /// Number of connected services that are removed together.
+    pub services: u64,
+    /// Identifies these services.
+    pub(super) services_mark: String,
     /// Id of the newest of the grants. Grants only end, and new ones have higher ids. So the same number
     /// and the same newest id mean the same grants.
     pub(super) latest: String,
@@ -97,9 +109,9 @@ pub enum Ended {
 }
 
 impl Counted {
-    /// Returns a text that identifies the counted grants and clients.
+    /// Returns a text that identifies the counted grants, clients and services.
     pub fn mark(&self) -> String {
-        format!("{} {} {}", self.grants, self.latest, self.unused)
+        format!("{} {} {} {}", self.grants, self.latest, self.unused, self.services_mark)
     }
 }
 
@@ -156,6 +168,7 @@ struct TableConditions {
     awaiting_approval: Option<&'static str>,
     web_sessions: Option<&'static str>,
     consents: Option<&'static str>,
+    attempts: Option<&'static str>,
 }
 
 const ALL: &str = "1 = 1";
@@ -164,6 +177,9 @@ const OF_PERSON: &str = "subject = $1";
 const OF_SESSION: &str = "session_id = $1";
 const OF_CONNECTION: &str = "subject = $1 AND client_id = $2 AND resource = $3";
 const BEFORE: &str = "id < $1";
+const ATTEMPTS_OF_SESSION: &str = "EXISTS
+    (SELECT 1 FROM web_sessions w
+     WHERE w.id = connection_attempts.web_session_id AND w.session_id = $1)";
 const SESSIONS_OF_PERSON: &str = "EXISTS
     (SELECT 1 FROM people p WHERE p.subject = $1 AND p.issuer = upstream_sessions.issuer
      AND p.upstream_subject = upstream_sessions.subject)";
@@ -216,6 +232,7 @@ impl<'a> RevocationScope<'a> {
             awaiting_approval: None,
             web_sessions: None,
             consents: None,
+            attempts: None,
         };
         let issued = |of| TableConditions {
             codes: Some(of),
@@ -235,18 +252,23 @@ impl<'a> RevocationScope<'a> {
             Self::Person(_) => TableConditions {
                 upstream_sessions: Some(SESSIONS_OF_PERSON),
                 web_sessions: Some(OF_PERSON),
+                attempts: Some(OF_PERSON),
                 ..issued(OF_PERSON)
             },
             Self::Session(_) => TableConditions {
                 upstream_sessions: Some("id = $1"),
                 web_sessions: Some(OF_SESSION),
                 consents: None,
+                attempts: Some(ATTEMPTS_OF_SESSION),
                 ..issued(OF_SESSION)
             },
             Self::IssuedBefore(_) => issued(BEFORE),
-            Self::Everything => {
-                TableConditions { logins: Some(ALL), web_sessions: Some(ALL), ..issued(ALL) }
-            }
+            Self::Everything => TableConditions {
+                logins: Some(ALL),
+                web_sessions: Some(ALL),
+                attempts: Some(ALL),
+                ..issued(ALL)
+            },
         }
     }
 }
@@ -290,10 +312,18 @@ pub(super) async fn end(
         ),
         ("UPDATE web_sessions SET ended_at = {now} WHERE ended_at IS NULL", of.web_sessions),
         ("DELETE FROM remembered_consents WHERE 1 = 1", of.consents),
+        ("DELETE FROM connection_attempts WHERE 1 = 1", of.attempts),
     ] {
         if let Some(condition) = condition {
             ended.others += run(step, &scope, change, condition, (now, reason)).await?;
         }
+    }
+    if matches!(scope, RevocationScope::Everything) {
+        run(step, &scope, BREAK_CONNECTIONS, ALL, (now, reason)).await?;
+    } else if let Some(condition) = of.upstream_sessions {
+        run(step, &scope, MARK_SESSIONS, condition, (now, reason)).await?;
+    } else {
+        run(step, &scope, MARK_SESSIONS_OF_GRANTS, of.grants, (now, reason)).await?;
     }
     Ok(ended)
 }
@@ -326,8 +356,8 @@ pub(super) async fn end_as_counted(
     Ok((ended.grants == counted.grants).then_some(ended))
 }
 
-/// Runs one statement: `change` with the condition of the scope, with `{now}` and `{reason}` as the
-/// parameters after the keys. Returns the number of rows.
+/// Runs one statement: `change` with the condition of the scope at `{condition}` or at its end, and with
+/// `{now}` and `{reason}` as the parameters after the keys. Returns the number of rows.
 async fn run(
     step: &mut Transaction,
     scope: &RevocationScope<'_>,
@@ -342,9 +372,13 @@ async fn run(
         next += usize::from(used);
         format!("${next}")
     };
-    let sql = format!("{change} AND {condition}")
-        .replace("{now}", &parameter(uses_now))
-        .replace("{reason}", &parameter(uses_reason));
+    let sql = if change.contains("{condition}") {
+        change.replace("{condition}", condition)
+    } else {
+        format!("{change} AND {condition}")
+    };
+    let sql =
+        sql.replace("{now}", &parameter(uses_now)).replace("{reason}", &parameter(uses_reason));
     // The text has constants of this program only.
     let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
     for key in scope.keys().into_iter().flatten() {

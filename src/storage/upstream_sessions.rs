@@ -44,6 +44,13 @@ pub struct UpstreamTokens {
     pub id_token: Option<String>,
     /// The nonce of the login. An ID token from a refresh that carries a nonce must repeat it.
     pub nonce: Option<String>,
+    /// End of the access token, in Unix seconds; `None`: the provider named none, or the tokens were stored
+    /// before this was known.
+    #[serde(default)]
+    pub access_until: Option<i64>,
+    /// The granted scopes as the provider stated them.
+    #[serde(default)]
+    pub scope: Option<String>,
 }
 
 impl fmt::Debug for UpstreamTokens {
@@ -208,8 +215,10 @@ impl Storage {
         step: &mut Transaction,
         id: &str,
     ) -> Result<Option<String>, StorageError> {
+        // Locks the row: the token may be about to move to the queue of revocations.
         let sealed: Option<String> = sqlx::query_scalar(
-            "SELECT tokens FROM upstream_sessions WHERE id = $1 AND state = 'active'",
+            "UPDATE upstream_sessions SET state = state WHERE id = $1 AND state = 'active'
+             RETURNING tokens",
         )
         .bind(id)
         .fetch_optional(&mut **step)

@@ -168,6 +168,12 @@ impl Storage {
                 .await?;
         if ended.rows_affected() == 1 {
             step.record(event).await?;
+            // The tokens of a sign-in without grants waited for the end of this session.
+            sqlx::query("UPDATE token_revocations SET due_at = $2 WHERE id = $1 AND tokens = ''")
+                .bind(&session.session_id)
+                .bind(now.unix())
+                .execute(&mut *step)
+                .await?;
         }
         step.commit().await
     }

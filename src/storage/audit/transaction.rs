@@ -8,7 +8,9 @@ use tokio::sync::Notify;
 use super::budget::LineBudget;
 use crate::config::NotifyEvent;
 use crate::oauth::sealed::Sealer;
-use crate::storage::database::{Notifications, SqlTransaction, StorageError, Use, notify};
+use crate::storage::database::{
+    Notifications, SqlTransaction, StorageError, Use, notify, notify_of_connections,
+};
 use crate::storage::notifications::{self, Occurrence, Subscribers};
 use crate::telemetry::audit::AuditEvent;
 use crate::telemetry::metrics::{Metrics, NotifyOutcome};
@@ -111,6 +113,14 @@ impl Transaction {
         ours: Option<&Notifications>,
     ) -> Result<(), StorageError> {
         notify(&mut self.sql, ours, self.last_line.as_deref().unwrap_or_default()).await
+    }
+
+    /// The same about a change of connections.
+    pub(crate) async fn notify_of_connections(
+        &mut self,
+        ours: Option<&Notifications>,
+    ) -> Result<(), StorageError> {
+        notify_of_connections(&mut self.sql, ours).await
     }
 
     /// Commits. Only after it returns may anybody learn of the outcome.

@@ -30,7 +30,7 @@ pub use errors::{Denied, OpenError, StorageError};
 pub use health::Ready;
 pub(crate) use migrate::{migrations, migrations_and};
 pub use open::install_drivers;
-pub(crate) use postgres::notify::{NoticeHandler, Notifications, notify};
+pub(crate) use postgres::notify::{NoticeHandler, Notifications, notify, notify_of_connections};
 pub(crate) use postgres::pools::ConnectionCheck;
 pub use postgres::pools::{DATABASE_CONNECTIONS, FEWEST_CONNECTIONS};
 pub use secret_key::KeyProof;

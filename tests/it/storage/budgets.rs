@@ -26,6 +26,9 @@
 //! | `scope_challenges` | whoever holds a grant | 32 of a grant; a quarter of an hour |
 //! | `certificates`, `acme_secrets` | the server, as `[tls.acme]` says | one for each directory and list of names that was configured, and one for each name while it is validated; a certificate goes 30 days after its end |
 //! | `signing_keys` | administrators | one for each rotation |
+//! | `connections` | people who have signed in | one for each person and configured service; until it is disconnected, a broken one 90 days |
+//! | `connection_attempts` | people who have signed in | 5 open ones of a person; an hour; 90 % of the file |
+//! | `token_revocations` | the server: services that were disconnected, sign-ins that ended | one for each of them; a day |
 //! | `mcp_tasks` | a person's tool call that an MCP server answers with a task | 1,000 of a person; an hour to 30 days |
 //! | `usage_keys`, `usage_hours`, `usage_days`, `usage_of_servers` | people's calls through the gateway | `usage_rows` and `[usage] retention`; 576 names of tools of each MCP server and day, 32,768 sums of a process at once; 80 % of the file |
 //! | `notifications` | who can cause what `[[notify]]` reports | one open message for each target and kind; 200 of a target, the oldest go first; given up after 12 hours |

@@ -24,6 +24,9 @@ static FOR_A_MOMENT: LogThrottle = LogThrottle::a_minute();
 static NOT_HEARD: LogThrottle = LogThrottle::a_minute();
 
 const CHANNEL: &str = "portcullis_grants_ended";
+/// Notifications about connections have a channel of their own: they come with every refresh, and concern no
+/// open stream.
+const CONNECTIONS: &str = "portcullis_connections_changed";
 /// Longest time for one attempt to listen: 2 seconds. sqlx's pause between connection attempts grows to a
 /// fifth of it, and notifications are missed for as long after PostgreSQL is back.
 const ONE_TRY: Duration = Duration::from_secs(2);
@@ -39,6 +42,8 @@ pub(crate) trait NoticeHandler: Send + Sync {
     /// Handles a notification of another process, with the text that it sent from the same schema; or the
     /// end of a time in which notifications may have been missed.
     fn heard(&self, generation: u64, text: Option<&str>);
+    /// Handles a notification of another process about connections.
+    fn heard_of_connections(&self);
 }
 
 /// Sends and receives notifications. Cheap to clone. The last clone to be dropped stops the listener.
@@ -103,6 +108,10 @@ async fn heed(
                 if name == Some(ours) {
                     continue;
                 }
+                if notice.channel() == CONNECTIONS {
+                    handler.heard_of_connections();
+                    continue;
+                }
                 let text = text.filter(|_| schema == Some(&heard.schema));
                 handler.heard(generation, text);
                 continue;
@@ -159,6 +168,17 @@ pub(crate) async fn notify(
     Ok(())
 }
 
+/// The same about a change of connections.
+pub(crate) async fn notify_of_connections(
+    transaction: &mut AnyConnection,
+    ours: Option<&Notifications>,
+) -> Result<(), StorageError> {
+    let name = ours.map_or("", |ours| &*ours.name);
+    let notice = sqlx::query("SELECT pg_notify($1, $2)").bind(CONNECTIONS).bind(name);
+    notice.execute(transaction).await?;
+    Ok(())
+}
+
 struct Listener {
     channel: PgListener,
     /// The schema that it uses. The channel belongs to the whole database.
@@ -180,6 +200,6 @@ async fn connect(options: &PgConnectOptions) -> sqlx::Result<Listener> {
         .await
         .map_err(|_| sqlx::Error::PoolTimedOut)??
         .unwrap_or_default();
-    channel.listen(CHANNEL).await?;
+    channel.listen_all([CHANNEL, CONNECTIONS]).await?;
     Ok(Listener { channel, schema })
 }
