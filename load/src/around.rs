@@ -1,5 +1,5 @@
 //! What stands around the server under load: an identity provider that signs everybody in at once, each
-//! time another person, and an MCP server that answers everything at once. Neither remembers anything,
+//! time another person unless told otherwise, and an MCP server that answers everything at once. Neither remembers anything,
 //! so that neither is what is measured.
 
 use std::convert::Infallible;
@@ -27,6 +27,7 @@ struct Provider {
     issuer: String,
     key: EcdsaKeyPair,
     people: AtomicU64,
+    one_person: bool,
     /// The same for everybody: only the ID token says who it is.
     access_token: String,
 }
@@ -43,7 +44,11 @@ impl std::fmt::Debug for OneThenNothing {
     }
 }
 
-pub async fn serve(provider: SocketAddr, backend: SocketAddr) -> Result<(), Failure> {
+pub async fn serve(
+    provider: SocketAddr,
+    backend: SocketAddr,
+    one_person: bool,
+) -> Result<(), Failure> {
     let random = SystemRandom::new();
     let key = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random)
         .and_then(|pkcs8| {
@@ -52,7 +57,8 @@ pub async fn serve(provider: SocketAddr, backend: SocketAddr) -> Result<(), Fail
         })
         .map_err(|_| "no key".to_owned())?;
     let issuer = format!("http://{provider}");
-    let mut idp = Provider { issuer, key, people: AtomicU64::new(0), access_token: String::new() };
+    let people = AtomicU64::new(0);
+    let mut idp = Provider { issuer, key, people, one_person, access_token: String::new() };
     idp.access_token = idp.sign(&json!({
         "iss": idp.issuer, "sub": "load", "aud": ["load", idp.issuer], "client_id": "load",
         "scope": "openid offline_access", "iat": now(), "exp": now() + 86_400, "jti": "load",
@@ -152,7 +158,7 @@ impl Provider {
             pairs.find(|(known, _)| known == name).map(|(_, value)| value.into_owned())
         };
         let (nonce, client) = (param("nonce"), param("client_id").unwrap_or_default());
-        let person = self.people.fetch_add(1, Ordering::Relaxed);
+        let person = if self.one_person { 0 } else { self.people.fetch_add(1, Ordering::Relaxed) };
         let code = json!([client, nonce, person]).to_string();
         let mut back = form_urlencoded::Serializer::new(String::new());
         back.append_pair("code", &URL_SAFE_NO_PAD.encode(code));

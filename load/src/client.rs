@@ -116,6 +116,17 @@ impl Server {
         tokens(self.http.form(&self.token, &form).await?)
     }
 
+    /// Signs in at the server's own pages and connects a service there: `page` is the one that begins it.
+    pub async fn connect(&self, page: &str) -> Result<(), Failure> {
+        let mut browser = Browser { http: &self.http, cookies: BTreeMap::new() };
+        let end = browser.walk_to(page.to_owned(), |url| url.path().contains("/auth/connect/"));
+        let (came, answer) = end.await?;
+        match answer.headers.get("location").and_then(|location| location.to_str().ok()) {
+            Some(location) if !location.contains("came=") => Ok(()),
+            _ => Err(format!("{came}: {}", answer.unexpected())),
+        }
+    }
+
     pub async fn refresh(&self, client_id: &str, refresh: &str) -> Result<Tokens, Failure> {
         let form = [
             ("grant_type", "refresh_token"),
@@ -159,6 +170,33 @@ impl Browser<'_> {
                 continue;
             }
             let page = answer.expect(&[200])?.text();
+            let (action, fields) = approving_form(&page)?;
+            url = url.join(&action).map_err(|_| action)?;
+            form = Some(fields);
+        }
+        Err(format!("too many pages, at {url}"))
+    }
+
+    /// Goes on until an address was asked for that `is_end` knows; answers it, and what it said.
+    async fn walk_to(
+        &mut self,
+        start: String,
+        is_end: impl Fn(&Url) -> bool,
+    ) -> Result<(Url, Answer), Failure> {
+        let mut url = Url::parse(&start).map_err(|_| start)?;
+        let mut form: Option<String> = None;
+        for _ in 0..MOST_PAGES {
+            let answer = self.ask(&url, form.take()).await?;
+            if is_end(&url) {
+                return Ok((url, answer));
+            }
+            if let Some(location) = answer.headers.get("location") {
+                let location = location.to_str().map_err(|_| "location".to_owned())?;
+                url = url.join(location).map_err(|_| location.to_owned())?;
+                continue;
+            }
+            // A page that asks for a sign-in is a 401.
+            let page = answer.expect(&[200, 401])?.text();
             let (action, fields) = approving_form(&page)?;
             url = url.join(&action).map_err(|_| action)?;
             form = Some(fields);

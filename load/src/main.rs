@@ -7,6 +7,7 @@ mod around;
 mod client;
 mod flood;
 mod http;
+mod pairs;
 mod run;
 mod slow;
 
@@ -31,9 +32,14 @@ enum Command {
         /// Where the MCP server listens, at /mcp
         #[arg(long, default_value = "127.0.0.1:9200")]
         backend: SocketAddr,
+        /// Sign in the same person each time, in place of another one
+        #[arg(long)]
+        one_person: bool,
     },
     /// Loads a server and prints one line of JSON
     Run(run::Arguments),
+    /// Calls two MCP URLs in turns, and compares them; prints one line of JSON
+    Pairs(pairs::Arguments),
     /// Refreshes with and without slow sockets beside them; prints one line of JSON
     Slow(slow::Arguments),
     /// Floods a server with registrations, and looks how everybody else fares; prints one line of JSON
@@ -43,8 +49,11 @@ enum Command {
 #[tokio::main]
 async fn main() {
     let done = match Arguments::parse().command {
-        Command::Around { provider, backend } => around::serve(provider, backend).await,
+        Command::Around { provider, backend, one_person } => {
+            around::serve(provider, backend, one_person).await
+        }
         Command::Run(arguments) => run::run(arguments).await,
+        Command::Pairs(arguments) => pairs::run(arguments).await,
         Command::Slow(arguments) => slow::run(arguments).await,
         Command::Flood(arguments) => flood::run(arguments).await,
     };

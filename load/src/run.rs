@@ -60,7 +60,8 @@ enum Scenario {
     Streams,
 }
 
-const PING: &str =
+/// A call of a tool without arguments.
+pub const PING: &str =
     r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"ping","arguments":{}}}"#;
 
 struct Measured {
@@ -139,7 +140,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     report(&arguments, start, &stop, callers).await
 }
 
-fn call_headers(authorization: &str) -> Vec<(&str, &str)> {
+pub fn call_headers(authorization: &str) -> Vec<(&str, &str)> {
     let mut headers = vec![
         ("content-type", "application/json"),
         ("accept", "application/json, text/event-stream"),
