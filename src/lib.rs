@@ -31,8 +31,10 @@
 //! 8. It calls the MCP server with the token: [`gateway`] (`authenticate.rs`, `authorize.rs`,
 //!    `forward.rs`). Its targets take turns: `target_list.rs`; calls and checks show which of them work
 //!    (`app/targets.rs`). If a tool needs more scopes than the token has, the client asks for them:
-//!    `endpoints/sign_in/step_up.rs`. A server that the gateway does not front checks tokens with
-//!    `endpoints/introspect.rs`.
+//!    `endpoints/sign_in/step_up.rs`. If it needs a service that the person has not connected, the client gets
+//!    the link to the page that connects it: `missing_connection.rs`. A server that the gateway does not front
+//!    checks tokens with `endpoints/introspect.rs`. An MCP server exchanges the token of a call for the person's
+//!    token of a service at `endpoints/token/token_exchange.rs`.
 //! 9. It revokes the grant: `endpoints/revoke.rs`; or the person does: `endpoints/account.rs`.
 //!
 //! The texts of people's pages are in `locales/`, one file a language; [`web::locales`] reads them.
