@@ -13,9 +13,8 @@ pub(super) fn granted(
     asked: &[String],
     stated: Option<&str>,
 ) -> BTreeSet<String> {
-    let stated = match (config.preset.granted, stated) {
-        (GrantedScopes::Stated, Some(stated)) => stated,
-        _ => return asked.iter().cloned().collect(),
+    let (GrantedScopes::Stated, Some(stated)) = (config.preset.granted, stated) else {
+        return asked.iter().cloned().collect();
     };
     let words = stated.split([' ', ',', '\t', '\n']).filter(|word| !word.is_empty());
     let stated: BTreeSet<String> = words.map(str::to_owned).collect();

@@ -74,7 +74,7 @@ impl ConnectionsInner {
                     Ok(true) => {}
                     Ok(false) => return,
                     Err(cause) => {
-                        tracing::warn!(%cause, "the lease of a connection is not extended")
+                        tracing::warn!(%cause, "the lease of a connection is not extended");
                     }
                 }
             }

@@ -70,7 +70,7 @@ impl ConnectionsInner {
             ),
             Ok(false) => {}
             Err(cause) => {
-                tracing::warn!(service, %cause, "the outcome of a revocation is not stored")
+                tracing::warn!(service, %cause, "the outcome of a revocation is not stored");
             }
         }
     }

@@ -140,17 +140,16 @@ impl UpstreamInner {
         let until = session.tokens.access_until.map(Timestamp::from_unix);
         if !self.has_fresh_token(session, refused) {
             let has_ended = until.is_some_and(|until| until <= self.clock.now());
-            match (&session.tokens.refresh_token, has_ended) {
-                (None, true) => return Err(TokenMissing::Broken),
-                // Nobody can renew it. The refusal may have had another reason.
-                (None, false) => {}
-                (Some(_), true) => return Err(TokenMissing::Unavailable),
-                (Some(_), false) if refused == Some(session.version) => {
-                    return Err(TokenMissing::Unavailable);
-                }
-                // The provider is away, and the token still has some seconds.
-                (Some(_), false) => {}
+            let can_be_renewed = session.tokens.refresh_token.is_some();
+            let is_refused = refused == Some(session.version);
+            if has_ended && !can_be_renewed {
+                return Err(TokenMissing::Broken);
             }
+            if has_ended || (can_be_renewed && is_refused) {
+                return Err(TokenMissing::Unavailable);
+            }
+            // It has some seconds while the provider is away; or it was refused, perhaps for another reason,
+            // and nobody can renew it.
         }
         let scopes = match &session.tokens.scope {
             Some(stated) => stated.split_whitespace().map(str::to_owned).collect(),

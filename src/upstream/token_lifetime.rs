@@ -48,7 +48,7 @@ mod tests {
         assert!(fresh(None));
         assert!(fresh(Some(1061)));
         assert!(!fresh(Some(1060)));
-        lifetimes.learn("calendar", Some(Duration::from_mins(60)));
+        lifetimes.learn("calendar", Some(Duration::from_hours(1)));
         assert!(!fresh(Some(1060)));
         lifetimes.learn("calendar", Some(Duration::from_mins(1)));
         assert!(fresh(Some(1031)));

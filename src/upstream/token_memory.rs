@@ -141,15 +141,13 @@ impl OneAtATime {
     pub async fn turn(&self, key: &str) -> OwnedMutexGuard<()> {
         let turn = {
             let mut all = self.0.lock();
-            match all.get(key).and_then(Weak::upgrade) {
-                Some(turn) => turn,
-                None => {
-                    all.retain(|_, turn| turn.strong_count() > 0);
-                    let turn = Arc::default();
-                    all.insert(key.to_owned(), Arc::downgrade(&turn));
-                    turn
-                }
-            }
+            let known = all.get(key).and_then(Weak::upgrade);
+            known.unwrap_or_else(|| {
+                all.retain(|_, turn| turn.strong_count() > 0);
+                let turn = Arc::default();
+                all.insert(key.to_owned(), Arc::downgrade(&turn));
+                turn
+            })
         };
         turn.lock_owned().await
     }

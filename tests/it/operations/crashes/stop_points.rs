@@ -234,8 +234,11 @@ async fn killed_around_the_providers_rotation_its_new_token_is_kept_once_it_is_s
 /// A place that no test stops at would be one that nobody has looked at.
 #[test]
 fn every_stop_point_is_stopped_at() {
-    let tests =
-        concat!(include_str!("stop_points.rs"), include_str!("../../telemetry/supervision.rs"));
+    let tests = concat!(
+        include_str!("stop_points.rs"),
+        include_str!("../../connections/crashes.rs"),
+        include_str!("../../telemetry/supervision.rs"),
+    );
     let mut files = Vec::new();
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     crate::repository::architecture::rust_files(&root.join("src"), &mut files);
