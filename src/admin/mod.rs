@@ -14,6 +14,7 @@ mod client_label;
 mod clients;
 pub(crate) mod configured;
 mod confirm;
+mod connections;
 mod day;
 mod export;
 mod grant_view;
@@ -73,6 +74,7 @@ pub fn routes() -> Router<App> {
         .route("/confirm", get(page(confirm::get)))
         .route("/grants", get(page(grants::list)))
         .route("/grant", post(page(grants::act)))
+        .route("/connections", get(page(connections::list)).post(page(connections::act)))
         .route("/people", get(page(people::list)))
         .route("/person", get(page(people::one)).post(page(people::act)))
         .route("/refused", get(page(refused::list)))

@@ -12,9 +12,12 @@ use super::visit::AdminPage;
 use crate::app::{App, Compared, ConfigStatus};
 use crate::clock::Timestamp;
 use crate::config::{ClientApproval, ResourceConfig};
+use crate::connections::provider_keys;
 use crate::signing::{KeyDescription, KeyState};
-use crate::storage::{CallOutcome, Overview, Ready, Room, ServerUse};
-use crate::web::list_page::{Frame, utc};
+use crate::storage::{
+    CallOutcome, ConnectionFilter, Overview, Ready, Room, ServerUse, StorageError,
+};
+use crate::web::list_page::{Frame, count, utc};
 use crate::web::page_error::PageError;
 use crate::web::words::{Language, words};
 
@@ -64,6 +67,8 @@ words! {
         version: "Version", "バージョン";
         waiting_one: "1 client waits for your approval.", "1件のクライアントが承認を待っています。";
         waiting: " clients wait for your approval.", "件のクライアントが承認を待っています。";
+        broken_one: "1 connected service does not work any more: its person has to connect it again.", "1件の連携サービスが使えなくなっています。利用者本人の再連携が必要です。";
+        broken: " connected services do not work any more: their people have to connect them again.", "件の連携サービスが使えなくなっています。利用者本人の再連携が必要です。";
         look: "Review", "確認する";
         upstream_down: "The identity provider does not answer: nobody new can sign in. Check its status page, the network and the time on this machine; `portcullis check` says what is wrong.", "IDプロバイダーが応答しないため、新しいサインインができません。プロバイダーの稼働状況、ネットワーク、このサーバーの時刻を確認してください。`portcullis check` が原因を示します。";
         no_refresh: "The identity provider gives no refresh tokens: a disabled person stays in for as long as max_without_refresh. Switch refresh tokens on there.", "IDプロバイダーがリフレッシュトークンを発行しません。無効化された人が max_without_refresh の間利用できます。プロバイダー側でリフレッシュトークンを有効にしてください。";
@@ -152,15 +157,23 @@ struct OverviewTemplate<'a> {
     version: &'static str,
     went_back_at: Option<Timestamp>,
     compared: Compared,
+    /// How many connected services their people have to connect again.
+    broken: i64,
 }
 
 impl OverviewTemplate<'_> {
+    /// Returns the number of these services for a reader.
+    fn number_broken(&self) -> String {
+        count(self.frame.language, self.broken)
+    }
+
     /// Whether there is nothing to do for an administrator.
     fn is_calm(&self) -> bool {
         self.went_back_at.is_none()
             && self.compared.clock_off().is_none()
             && self.compared.differing.is_empty()
             && !self.waiting
+            && self.broken == 0
             && !self.upstream.paused
             && !self.upstream.without_refresh
             && !self.old_key
@@ -216,10 +229,18 @@ pub(super) async fn get(visit: AdminPage) -> Result<Response, PageError> {
         version: env!("CARGO_PKG_VERSION"),
         went_back_at,
         compared: app.compared(),
+        broken: broken(app).await?,
         numbers: &numbers,
         frame: &frame,
     };
     Ok(frame.answer(template.render()))
+}
+
+/// Counts the connected services that their people have to connect again.
+async fn broken(app: &App) -> Result<i64, StorageError> {
+    let configured = Some(provider_keys(app.config()));
+    let filter = ConnectionFilter { broken: true, configured, ..ConnectionFilter::default() };
+    app.storage().count_connections(&filter).await
 }
 
 /// Returns what is wrong with the certificate of the listeners.

@@ -4,15 +4,19 @@ use askama::Template;
 use axum::response::Response;
 
 use super::confirm;
+use super::connections::{ServiceView, ServiceWords};
 use super::grant_view::GrantView;
 use super::links::{PagePlace, ROWS, person_path, query};
 use super::names::{Linked, Names};
 use super::visit::{AdminForm, AdminPage, missing};
 use crate::clock::Timestamp;
 use crate::config::ResourceConfig;
+use crate::connections::provider_keys;
 use crate::oauth::scope::ScopeSet;
 use crate::policy::{Fact, Facts};
-use crate::storage::{GrantFilter, PersonFilter, PersonRow, ProviderSession, WebSessionRow};
+use crate::storage::{
+    ConnectionFilter, GrantFilter, PersonFilter, PersonRow, ProviderSession, WebSessionRow,
+};
 use crate::web::in_force::InForceWords;
 use crate::web::list_page::{Frame, Pager, count};
 use crate::web::page_error::PageError;
@@ -109,6 +113,11 @@ words! {
         shell: "an administrator (command line)", "管理者(コマンドライン)";
         done_one: "The connection has ended.", "接続を終了しました。";
         done_end: "All connections of this person have ended.", "この利用者の接続をすべて終了しました。";
+        no_service: "None: MCP servers use no service as this person.", "ありません。MCPサーバーがこの利用者として使うサービスはありません。";
+        remove_services: "Remove all connected services", "すべての連携サービスを解除";
+        remove_services_note: "Deletes the tokens of all services that this person connected. MCP servers ask them to connect again.", "この利用者が連携したすべてのサービスのトークンを削除します。MCPサーバーは再連携を求めます。";
+        blocked_services: "This person is blocked: no MCP server gets a token of theirs. The services stay connected.", "この利用者はブロック中のため、どのMCPサーバーにもトークンは渡されません。連携自体は残ります。";
+        done_services: "The connected services were removed.", "連携を解除しました。";
         done_sign_out: "This person is signed out everywhere, and all their connections have ended.", "すべてからサインアウトさせ、接続をすべて終了しました。";
         done_block: "This person is blocked; all their sessions and connections have ended.", "ブロックし、セッションと接続をすべて終了しました。";
         done_unblock: "This person is no longer blocked and can sign in again.", "ブロックを解除しました。もう一度サインインできます。";
@@ -248,6 +257,8 @@ struct PersonTemplate<'a> {
     effective: Vec<Effective<'a>>,
     by_client: bool,
     grants: Vec<GrantView>,
+    services: Vec<ServiceView>,
+    s: &'static ServiceWords,
     sessions: (Vec<ProviderSession>, Vec<WebSessionRow>),
     yourself: bool,
     /// Who blocked the person, by name, and the link to their page.
@@ -279,7 +290,7 @@ pub(super) async fn one(visit: AdminPage) -> Result<Response, PageError> {
     let row = storage.person_row(subject).await?;
     let person = row.ok_or_else(missing)?;
     let mut frame = visit.frame("/people").await?;
-    let w = PeopleWords::of(frame.language);
+    let (w, s) = (PeopleWords::of(frame.language), ServiceWords::of(frame.language));
     frame.notice = done(w, visit.param("done")).map(str::to_owned);
     let now = visit.app().now();
     let filter = GrantFilter { subject: subject.to_owned(), ..GrantFilter::default() };
@@ -316,6 +327,8 @@ pub(super) async fn one(visit: AdminPage) -> Result<Response, PageError> {
             .flat_map(|resource| &resource.policy.rules)
             .any(|rule| rule.conditions.clients.is_some()),
         grants: GrantView::of_all(&visit, &frame, grants),
+        services: services(&visit, s, subject).await?,
+        s,
         sessions,
         blocker,
         yourself: person.subject == visit.by(),
@@ -325,6 +338,17 @@ pub(super) async fn one(visit: AdminPage) -> Result<Response, PageError> {
     Ok(frame.answer(template.render()))
 }
 
+/// Returns the services that a person has connected: one row for each configured service, and for former ones.
+async fn services(
+    visit: &AdminPage,
+    s: &'static ServiceWords,
+    subject: &str,
+) -> Result<Vec<ServiceView>, PageError> {
+    let configured = Some(provider_keys(visit.app().config()));
+    let filter = ConnectionFilter { subject: subject.to_owned(), configured, ..Default::default() };
+    Ok(ServiceView::first(visit.app(), s, &filter, ROWS).await?)
+}
+
 fn done(w: &'static PeopleWords, what: &str) -> Option<&'static str> {
     Some(match what {
         "one" => w.done_one,
@@ -332,6 +356,7 @@ fn done(w: &'static PeopleWords, what: &str) -> Option<&'static str> {
         "sign_out" => w.done_sign_out,
         "block" => w.done_block,
         "unblock" => w.done_unblock,
+        "services" => w.done_services,
         "not_yourself" => w.not_yourself,
         _ => return None,
     })

@@ -241,6 +241,51 @@ pub(super) const SENTENCES: &[(&str, &str, &str)] = &[
         "IDプロバイダーが {person} ではない人について応答したため、セッションを終了しました",
     ),
     (
+        "connection_made",
+        "{person} connected the service {connection}[ for {server}][ (scopes: {scopes})]",
+        "{person} がサービス {connection} を連携しました[(MCPサーバー: {server})][(スコープ: {scopes})]",
+    ),
+    (
+        "connection_scopes_changed",
+        "{person} changed what {connection} gives[ to {server}][ (scopes: {scopes})]",
+        "{person} がサービス {connection} の連携の権限を変更しました[(MCPサーバー: {server})][(スコープ: {scopes})]",
+    ),
+    (
+        "connection_account_changed",
+        "{person} connected another account of {connection}[ (scopes: {scopes})]",
+        "{person} がサービス {connection} の別のアカウントを連携しました[(スコープ: {scopes})]",
+    ),
+    (
+        "connection_broken",
+        "{connection} refuses to renew the token of {person}, who has to connect it again[: {reason}]",
+        "サービス {connection} が {person} のトークンの更新を拒否しました。もう一度連携する必要があります[: {reason}]",
+    ),
+    (
+        "connection_removed",
+        "{actor} removed the connection of {person} to the service {connection}[: {because}][: {reason}]",
+        "{actor} が {person} とサービス {connection} の連携を解除しました[: {because}][: {reason}]",
+    ),
+    (
+        "connection_removed/person",
+        "{person} disconnected the service {connection}",
+        "{person} がサービス {connection} の連携を解除しました",
+    ),
+    (
+        "connection_refused",
+        "What a service sent back was refused[: {reason}][ (service: {connection})]",
+        "サービスから戻った応答を拒否しました[: {reason}][(サービス: {connection})]",
+    ),
+    (
+        "upstream_token_exchanged",
+        "{server} received the token of {person} for {connection}[ (scopes: {scopes})]",
+        "{server} が {person} の {connection} のトークンを取得しました[(スコープ: {scopes})]",
+    ),
+    (
+        "upstream_token_refused",
+        "{server} was refused a token[ of {person}][ for {connection}][: {reason}]",
+        "{server} へのトークンの発行を拒否しました[(利用者: {person})][(サービス: {connection})][: {reason}]",
+    ),
+    (
         "upstream_session_expired",
         "The identity provider could not be asked about {person} for too long; the session was ended",
         "IDプロバイダーに {person} を長時間確認できなかったため、セッションを終了しました",

@@ -21,6 +21,7 @@ words! {
         overview: "Overview", "概要";
         clients: "Clients", "クライアント";
         grants: "Connections", "接続";
+        services: "Connected services", "連携サービス";
         people: "People", "利用者";
         refused: "Refused people", "拒否された利用者";
         servers: "MCP servers", "MCPサーバー";
@@ -39,6 +40,7 @@ words! {
         overview: "What needs attention comes first. The numbers cover the last week; the chart shows sign-ins and refusals by the hour.", "対応が必要なものを最初に示します。数値は直近1週間のもので、グラフはサインインと拒否を1時間ごとに示します。";
         clients: "A client is an application that people connect. Approve: people may connect it. Refuse: nobody may. Trust: people who approved it once skip the consent page. Block: ends everything it has, until it is unblocked. Delete: removes its registration; it may register again.", "クライアントは、利用者が接続するアプリケーションです。承認: 接続できるようになります。拒否: 誰も接続できません。信頼: 一度許可した利用者は同意ページが省略されます。ブロック: 解除するまで、すべてを終了します。削除: 登録を削除します。もう一度登録することはできます。";
         grants: "A connection is what one person lets one client do at one MCP server. Approved is the most it can have; in force now is what the rules leave of it. When a connection ends, its next request is refused and its open streams close. The person may connect again.", "接続とは、1人の利用者が1つのクライアントに、1つのMCPサーバーで許可したものです。「承認した範囲」は上限で、「現在有効な範囲」はルールの適用後に残るものです。接続を終了すると、次のリクエストは拒否され、開いているストリームは閉じられます。利用者はもう一度接続できます。";
+        services: "A connected service is an account that a person connected, such as GitHub, so that MCP servers can use it as this person. The clients of people never see its tokens. Removing one deletes its tokens and revokes them at the service; MCP servers then ask the person to connect it again. One that is to be connected again was refused by the service: only the person can repair it.", "連携サービスとは、利用者が連携した GitHub などのアカウントです。MCPサーバーがその利用者として使います。クライアントがそのトークンを見ることはありません。連携を解除すると、トークンを削除し、サービス側でも失効させます。その後、MCPサーバーは利用者に再連携を求めます。「再連携が必要」なものは、サービスがトークンを拒否したもので、利用者本人だけが直せます。";
         people: "Everybody who has signed in. Search by any words of the name or their first three letters, by the e-mail address or what is before its @, or by an ID. People who were refused at their first sign-in are on the page “Refused people”, for some days, and in the audit trail.", "サインインしたことのあるすべての利用者です。名前の単語または先頭3文字以上(漢字・かなは1文字以上)、メールアドレスまたは@より前の部分、IDで検索できます。最初のサインインで拒否された利用者は、しばらくの間「拒否された利用者」に表示され、監査ログにも残ります。";
         refused: "Who was refused by rules, and why. Open a person to see what the identity provider sent, how each rule compares with it, and what would let them in.", "ルールにより拒否された利用者とその理由です。利用者を開くと、IDプロバイダーから送信された情報、各ルールとの比較、利用できるようにする方法を確認できます。";
         servers: "MCP servers and their rules are in the configuration. This page shows them as they are in use now, and what the rules give to a person with a client.", "MCPサーバーとそのルールは設定ファイルにあります。このページは、現在の内容と、利用者とクライアントに対する判定の結果を示します。";
@@ -138,6 +140,7 @@ impl AdminPage {
             section("/", w.overview, 0),
             section("/clients", w.clients, waiting),
             section("/grants", w.grants, 0),
+            section("/connections", w.services, 0),
             section("/people", w.people, 0),
             section("/refused", w.refused, 0),
             section("/servers", w.servers, 0),
@@ -151,6 +154,7 @@ impl AdminPage {
             "/" => Some(h.overview),
             "/clients" => Some(h.clients),
             "/grants" => Some(h.grants),
+            "/connections" => Some(h.services),
             "/people" => Some(h.people),
             "/refused" => Some(h.refused),
             "/servers" => Some(h.servers),

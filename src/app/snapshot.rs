@@ -2,9 +2,11 @@
 
 use super::App;
 use crate::clock::Timestamp;
+use crate::config::ConnectionConfig;
+use crate::connections::provider_keys;
 use crate::signing::KeyState;
 use crate::storage::{Engine, Ready};
-use crate::telemetry::metrics::Snapshot;
+use crate::telemetry::metrics::{BrokenConnections, Snapshot};
 
 impl App {
     /// Collects the values that other parts hold. Waits at most one second for those that the database counts, because
@@ -12,9 +14,10 @@ impl App {
     pub async fn snapshot(&self) -> Snapshot {
         // 1 second: longest wait for what the database counts.
         const PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
-        let (clients, bytes) = tokio::join!(
+        let (clients, bytes, broken) = tokio::join!(
             tokio::time::timeout(PATIENCE, self.storage().registered_clients()),
             tokio::time::timeout(PATIENCE, self.storage().database_bytes()),
+            tokio::time::timeout(PATIENCE, self.broken_connections()),
         );
         let limits = &self.config().limits;
         let keys = self.keys().describe();
@@ -49,6 +52,7 @@ impl App {
             certificate: self.certificates().expires_at().map(|(origin, expires_at)| {
                 (origin.into(), expires_at.unix().saturating_sub(self.now().unix()))
             }),
+            broken_connections: broken.ok().flatten(),
             keys: keys
                 .iter()
                 .map(|key| {
@@ -56,6 +60,24 @@ impl App {
                 })
                 .collect(),
         }
+    }
+
+    /// Counts the people who have to connect each configured service again. `None`: the database does not tell.
+    async fn broken_connections(&self) -> Option<Vec<BrokenConnections>> {
+        let configured = &self.config().connections;
+        if configured.is_empty() {
+            return Some(Vec::new());
+        }
+        let keys = provider_keys(self.config());
+        let broken = self.storage().broken_connections(&keys).await.ok()?;
+        let people = |service: &ConnectionConfig| {
+            broken.iter().find(|(name, _)| *name == service.name).map_or(0, |(_, people)| *people)
+        };
+        let of = |service: &ConnectionConfig| BrokenConnections {
+            service: service.name.clone(),
+            people: people(service),
+        };
+        Some(configured.iter().map(of).collect())
     }
 }
 

@@ -7,16 +7,15 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::output::{self, FindingMark};
+use super::trial_app::TrialApp;
 use super::{ConfigFile, config, fail, runtime};
-use crate::app::App;
-use crate::clock::Clock;
 use crate::config::Config;
 use crate::oauth::scope::ScopeSet;
-use crate::storage::Storage;
 use crate::telemetry::{LogFormat, install};
 use crate::upstream::probe::{Finding, Severity};
 
 mod certificate;
+mod connections;
 mod documents;
 mod login;
 mod notifications;
@@ -64,6 +63,7 @@ fn verify(arguments: &CheckArguments) -> u8 {
         .map(|warning| finding("configuration", Severity::Warning, warning.clone()))
         .collect();
     findings.extend(rules(&loaded.config));
+    findings.extend(connections::run(&loaded.config));
     let checked = runtime()
         .map_err(|cause| cause.to_string())
         .and_then(|runtime| runtime.block_on(check(loaded.config, arguments.login, &mut findings)));
@@ -83,22 +83,16 @@ fn finding(probe: &'static str, severity: Severity, found: String) -> Finding {
     Finding { probe, severity, found, hint: None }
 }
 
-/// Builds an application with a temporary database, because the real one may be in use and must not change.
 async fn check(config: Config, login: bool, findings: &mut Vec<Finding>) -> Result<(), String> {
-    let folder = std::env::temp_dir().join(crate::oauth::secret::random_text());
-    let database = format!("sqlite://{}", folder.join("check.db").display());
     let listen = config.listen;
-    let app = async {
-        let storage = Storage::open(&database, None).await.map_err(|error| error.to_string())?;
-        App::new(config, Clock::System, storage).await.map_err(|error| error.to_string())
-    };
-    let app = app.await?;
+    let trial = TrialApp::new(config).await?;
+    let app = &trial.app;
     let (provider, certificate, tried, notified, targets, collector) = tokio::join!(
         app.upstream().probe(),
-        certificate::run(&app),
-        documents::run(&app),
-        notifications::run(&app),
-        targets::run(&app),
+        certificate::run(app),
+        documents::run(app),
+        notifications::run(app),
+        targets::run(app),
         telemetry::run(app.config()),
     );
     findings.extend(certificate);
@@ -106,9 +100,8 @@ async fn check(config: Config, login: bool, findings: &mut Vec<Finding>) -> Resu
     findings.extend([provider, notified, targets].into_iter().flatten());
     findings.extend(collector);
     let failed = findings.iter().any(|finding| finding.severity == Severity::Failed);
-    let outcome = if login && !failed { login::run(&app, listen, findings).await } else { Ok(()) };
-    app.storage().close().await;
-    let _ = std::fs::remove_dir_all(&folder);
+    let outcome = if login && !failed { login::run(app, listen, findings).await } else { Ok(()) };
+    trial.close().await;
     outcome
 }
 
@@ -150,7 +143,8 @@ fn rules(config: &Config) -> Vec<Finding> {
     findings
 }
 
-fn print(findings: &[Finding], as_json: bool) -> Result<(), String> {
+/// Prints findings, with what they count up to.
+pub(super) fn print(findings: &[Finding], as_json: bool) -> Result<(), String> {
     if as_json {
         return output::print(&format!("{}\n", json!({ "findings": findings })));
     }

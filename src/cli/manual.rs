@@ -13,7 +13,7 @@ use super::{Arguments, fail, output};
 const GROUPS: &[(&str, &[&str])] = &[
     ("Run", &["demo", "serve", "bridge", "ready"]),
     ("Set up", &["check", "explain", "doctor", "config", "notify"]),
-    ("Manage", &["clients", "grants", "people", "usage", "keys", "audit"]),
+    ("Manage", &["clients", "grants", "connections", "people", "usage", "keys", "audit"]),
     ("Maintain", &["backup", "clock", "completions", "man"]),
 ];
 /// A heading, as clap styles its own. Without a terminal clap removes the style.

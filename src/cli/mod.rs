@@ -15,6 +15,7 @@ mod ready;
 mod reload;
 mod serve;
 mod service_manager;
+mod trial_app;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -77,7 +78,7 @@ enum Command {
     Explain(explain::ExplainArguments),
     /// Test an MCP URL the way each known client does
     #[command(
-        after_help = "Reads only, unless --register is given. Exit code: 0 ok, 1 warnings, 2 failed.\n\nExamples:\n  portcullis doctor https://mcp.example.com/mcp\n  portcullis doctor --register --verbose http://127.0.0.1:8000/mcp\n  portcullis doctor --json https://mcp.example.com/mcp"
+        after_help = "Reads only, unless --register is given. Exit code: 0 ok, 1 warnings, 2 failed, 3 inconclusive.\n\nExamples:\n  portcullis doctor https://mcp.example.com/mcp\n  portcullis doctor --register --verbose http://127.0.0.1:8000/mcp\n  portcullis doctor --json https://mcp.example.com/mcp\n  portcullis doctor --connections --config portcullis.toml"
     )]
     Doctor(doctor::DoctorArguments),
     /// Create, check and print the configuration
@@ -95,6 +96,9 @@ enum Command {
         after_help = "Example:\n  portcullis grants revoke-all --person okta:00u1"
     )]
     Grants(admin_commands::GrantsCommand),
+    /// List and remove the services that people connected; safe while the server runs
+    #[command(subcommand, after_help = "Example:\n  portcullis connections list --broken")]
+    Connections(admin_commands::ConnectionsCommand),
     /// List, block and sign out people; safe while the server runs
     #[command(subcommand, after_help = "Example:\n  portcullis people list --search brown")]
     People(admin_commands::PeopleCommand),
@@ -160,6 +164,7 @@ fn run(command: Command) -> ExitCode {
         Command::Notify(command) => command.run(),
         Command::Clients(command) => command.run(),
         Command::Grants(command) => command.run(),
+        Command::Connections(command) => command.run(),
         Command::People(command) => command.run(),
         Command::Usage(command) => command.run(),
         Command::Keys(command) => command.run(),

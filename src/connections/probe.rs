@@ -97,7 +97,9 @@ fn tell(response: &Response<Vec<u8>>) -> ProbeAnswer {
     match code {
         Some(code) if NO_SUCH_CODE.contains(&code) => ProbeAnswer::CodeRefused(code.to_owned()),
         Some(code) if NO_SUCH_CLIENT.contains(&code) => ProbeAnswer::ClientRefused(code.to_owned()),
-        Some(code) if NO_SUCH_CALLBACK.contains(&code) => ProbeAnswer::CallbackRefused(code.to_owned()),
+        Some(code) if NO_SUCH_CALLBACK.contains(&code) => {
+            ProbeAnswer::CallbackRefused(code.to_owned())
+        }
         Some(code) => ProbeAnswer::Nothing(format!("{status}, {}", shown(code))),
         None if body["access_token"].is_string() => ProbeAnswer::Accepted,
         None if status == 401 => ProbeAnswer::ClientRefused("401".to_owned()),

@@ -105,6 +105,7 @@ impl Storage {
             sessions,
             deleted,
             unused,
+            ..Counted::default()
         })
     }
 

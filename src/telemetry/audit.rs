@@ -64,6 +64,14 @@ pub const EVENTS: &[&str] = &[
     "upstream_identity_changed",
     "upstream_session_expired",
     "upstream_logout",
+    "connection_made",
+    "connection_scopes_changed",
+    "connection_account_changed",
+    "connection_broken",
+    "connection_removed",
+    "connection_refused",
+    "upstream_token_exchanged",
+    "upstream_token_refused",
     "person_blocked",
     "person_unblocked",
     "person_signed_out",
@@ -99,6 +107,7 @@ pub const REFUSALS: &[&str] = &[
     "access_lost",
     "client_assertion_replayed",
     "code_replayed",
+    "connection_refused",
     "console_refused",
     "login_failed",
     "login_from_other_browser",
@@ -110,12 +119,18 @@ pub const REFUSALS: &[&str] = &[
     "tool_refused",
     "upstream_identity_changed",
     "upstream_refused",
+    "upstream_token_refused",
 ];
 
 /// Events of every day that would hide all others from a reader. Lists leave them out unless they are asked
 /// for; downloads have them.
-pub const ROUTINE: &[&str] =
-    &["code_redeemed", "consent_remembered", "refresh_grace_replayed", "refresh_rotated"];
+pub const ROUTINE: &[&str] = &[
+    "code_redeemed",
+    "consent_remembered",
+    "refresh_grace_replayed",
+    "refresh_rotated",
+    "upstream_token_exchanged",
+];
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Actor {

@@ -13,9 +13,10 @@ use axum::response::Response;
 use self::object::ActObject;
 use self::page::FirstLine;
 use self::question::Question;
+pub(super) use self::question::RemovedServices;
 use self::words::ConfirmWords;
 use super::visit::{AdminForm, AdminPage, missing, read_only};
-use crate::storage::Ended;
+use crate::storage::{Counted, Ended};
 use crate::telemetry::audit::AuditEvent;
 use crate::web::page_error::PageError;
 use crate::web::web_session::is_confirmed;
@@ -26,7 +27,7 @@ const MAX_REASON: usize = 300;
 
 /// An act that was confirmed.
 pub(super) struct Confirmed {
-    /// How many connections ended.
+    /// How many connections ended, or how many connected services were removed.
     pub(super) ended: u64,
     reason: String,
 }
@@ -122,6 +123,15 @@ pub(super) async fn act_before(
     }
 }
 
+/// Removes connected services. Returns their number, or the confirmation page, or the way to it.
+pub(super) async fn remove_services(
+    action: &AdminForm,
+    which: &RemovedServices,
+) -> Result<Result<u64, Response>, PageError> {
+    let settled = settle(action, &Question::services(which)).await?;
+    Ok(settled.map(|confirmed| confirmed.ended))
+}
+
 /// Carries out the act if its confirmation is valid. Otherwise returns the confirmation page, or the way to
 /// it.
 async fn settle(
@@ -155,14 +165,28 @@ async fn settle(
             return page::show(visit, question, line, &reason).await.map(Err);
         }
     }
-    let Some(ending) = &question.ending else { return Ok(Ok(Confirmed { ended: 0, reason })) };
-    let event = with_reason(visit.event(ending.event()), &reason);
-    let (storage, now) = (visit.app().storage(), visit.app().now());
-    match storage.apply_counted(ending, Some(&counted), visit.by(), now, event).await? {
+    match carry_out(visit, question, &counted, &reason).await? {
         Ended::Done(ended) => Ok(Ok(Confirmed { ended, reason })),
         Ended::Unchanged => Ok(Ok(Confirmed { ended: 0, reason })),
         Ended::Recounted => Ok(Err(again())),
     }
+}
+
+/// Ends or removes what a question is about, if that is still what was counted.
+async fn carry_out(
+    visit: &AdminPage,
+    question: &Question,
+    counted: &Counted,
+    reason: &str,
+) -> Result<Ended, PageError> {
+    let (storage, now) = (visit.app().storage(), visit.app().now());
+    if let Some(which) = &question.removes {
+        let event = with_reason(visit.event("connection_removed"), reason);
+        return Ok(storage.remove_connections(which, Some(counted), now, event).await?);
+    }
+    let Some(ending) = &question.ending else { return Ok(Ended::Unchanged) };
+    let event = with_reason(visit.event(ending.event()), reason);
+    Ok(storage.apply_counted(ending, Some(counted), visit.by(), now, event).await?)
 }
 
 /// Returns the path of the page that asks again, because what it ends has changed.

@@ -2,9 +2,10 @@
 
 use super::question::Question;
 use super::words::ConfirmWords;
+use crate::admin::connections::service_title;
 use crate::admin::day::midnight;
 use crate::admin::links::person_path;
-use crate::admin::names::server_name;
+use crate::admin::names::{Names, server_name};
 use crate::admin::visit::AdminPage;
 use crate::clock::Timestamp;
 use crate::oauth::client::ClientMetadata;
@@ -50,6 +51,13 @@ impl ActObject {
                 known.map(|pattern| Self::named(pattern.host))
             }
             "end_one" => storage.grant_row(value).await?.map(|row| Self::grant(visit, w, &row)),
+            "remove_service" => Self::service(visit, w, value).await?,
+            "remove_services" => {
+                let title = service_title(visit.app().config(), value);
+                let facts = vec![(w.service_name, value.to_owned())];
+                Some(Self { facts, ..Self::named(title.to_owned()) })
+            }
+            "remove_services_of" => Self::person(visit, w, question).await?,
             _ if question.form == "/person" => Self::person(visit, w, question).await?,
             "rotate_secret" => storage.client_details(value).await?.map(|row| {
                 // A confirmation is about one secret: pressed twice, it rotates once.
@@ -78,6 +86,22 @@ impl ActObject {
             facts.extend(email.map(|email| (w.email, email)));
             Self { facts, ..Self::named(name.unwrap_or(row.subject)) }
         }))
+    }
+
+    /// One connected service, by the id of its row.
+    async fn service(
+        visit: &AdminPage,
+        w: &'static ConfirmWords,
+        id: &str,
+    ) -> Result<Option<Self>, PageError> {
+        let storage = visit.app().storage();
+        let Some(row) = storage.connection_row(id).await? else { return Ok(None) };
+        let person = Names::of(storage, &[&row.subject], &[]).await?.person(&row.subject);
+        let title = service_title(visit.app().config(), &row.name).to_owned();
+        let mut facts = vec![(w.person, person.text)];
+        facts.extend(row.account_label.map(|account| (w.account, account)));
+        let back = Some(person_path(&row.subject));
+        Ok(Some(Self { facts, back, ..Self::named(title) }))
     }
 
     fn client(w: &'static ConfirmWords, row: ClientRow) -> Self {

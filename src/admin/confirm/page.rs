@@ -7,6 +7,7 @@ use axum::response::Response;
 use super::object::ActObject;
 use super::question::Question;
 use super::words::ConfirmWords;
+use crate::admin::connections::{ServiceView, ServiceWords};
 use crate::admin::grant_view::GrantView;
 use crate::admin::links::{ROWS, client_path};
 use crate::admin::names::server_name;
@@ -72,6 +73,7 @@ struct ConfirmTemplate<'a> {
     grants: Vec<GrantView>,
     waiting: Vec<WaitingPerson>,
     clients: Vec<DeletedClient>,
+    services: Vec<ServiceView>,
     to_type: Option<u64>,
     token: String,
     back: &'a str,
@@ -90,6 +92,34 @@ impl ConfirmTemplate<'_> {
         self.counted.deleted.saturating_sub(self.clients.len() as u64)
     }
 
+    /// Returns how many connected services are not listed.
+    fn services_not_shown(&self) -> u64 {
+        self.counted.services.saturating_sub(self.services.len() as u64)
+    }
+
+    /// The words of the list of connected services.
+    fn s(&self) -> &'static ServiceWords {
+        ServiceWords::of(self.frame.language)
+    }
+
+    fn removes_services(&self) -> bool {
+        self.question.removes.is_some()
+    }
+
+    /// Returns how many connected services are removed, and of how many people.
+    fn removed(&self) -> (String, String) {
+        let Counted { services, people, .. } = self.counted;
+        let number = match services {
+            1 => self.w.one_service.to_owned(),
+            n => format!("{n}{}", self.w.services),
+        };
+        let of = match people {
+            1 => self.w.of_one.to_owned(),
+            n => format!("{}{n}{}", self.w.of_people, self.w.people_end),
+        };
+        (number, of)
+    }
+
     fn pointless(&self) -> Option<&'static str> {
         self.question.is_pointless(self.counted).then(|| self.w.pointless(self.question))
     }
@@ -101,8 +131,12 @@ impl ConfirmTemplate<'_> {
 
 /// Counts what a question would end now.
 pub(super) async fn count(visit: &AdminPage, question: &Question) -> Result<Counted, PageError> {
+    let storage = visit.app().storage();
+    if let Some(which) = &question.removes {
+        return Ok(storage.count_removed(which).await?);
+    }
     let Some(ending) = &question.ending else { return Ok(Counted::default()) };
-    Ok(visit.app().storage().count_ending(ending, visit.app().now()).await?)
+    Ok(storage.count_ending(ending, visit.app().now()).await?)
 }
 
 /// Shows the page of a question.
@@ -147,6 +181,7 @@ pub(super) async fn show(
         grants: grants(visit, &frame, question).await?,
         waiting: waiting(visit, question).await?,
         clients: clients(visit, question).await?,
+        services: services(visit, &frame, question).await?,
         to_type: question.number_to_type(&counted),
         token: confirmation(visit.app(), &visit.visitor, &question.key(&object.seen), &counted),
         back,
@@ -182,6 +217,16 @@ async fn waiting(visit: &AdminPage, question: &Question) -> Result<Vec<WaitingPe
         }
         _ => Ok(Vec::new()),
     }
+}
+
+/// Returns the first of the connected services that the act removes.
+async fn services(
+    visit: &AdminPage,
+    frame: &Frame,
+    question: &Question,
+) -> Result<Vec<ServiceView>, PageError> {
+    let Some(which) = &question.removes else { return Ok(Vec::new()) };
+    Ok(ServiceView::first(visit.app(), ServiceWords::of(frame.language), which, ROWS).await?)
 }
 
 /// Returns the first of the clients that the act deletes.

@@ -3,16 +3,28 @@
 use crate::admin::day::midnight;
 use crate::admin::links::{client_path, person_path, query};
 use crate::clock::Timestamp;
-use crate::storage::{Counted, Ending, Selection};
+use crate::storage::{ConnectionFilter, Counted, Ending, Selection};
 
 /// From ten connections on, an act is a bulk act: it needs a reason, and its number typed.
 const BULK: u64 = 10;
+
+/// Connected services that are removed together.
+pub(in crate::admin) enum RemovedServices {
+    /// One, by the id of its row. `from`: `person` if the button was on a person's page.
+    One { id: String, from: String },
+    /// All of a service, by its name.
+    OfService(String),
+    /// All of a person, by `sub`.
+    OfPerson(String),
+}
 
 /// An act that needs confirmation: its name in the URL, and the form that carries it out.
 pub(super) struct Question {
     pub(super) act: &'static str,
     /// What is counted and ends. `None`: the handler of the form carries the act out.
     pub(super) ending: Option<Ending>,
+    /// The connected services that are removed.
+    pub(super) removes: Option<ConnectionFilter>,
     /// Target of the form, and the field that names the object of the act.
     pub(super) form: &'static str,
     pub(super) field: (&'static str, String),
@@ -40,6 +52,16 @@ impl Question {
             "end_person" => Some(Self::of_person("end", subject)),
             "end_one" => Some(Self::of_grant(id, param("back"))),
             "before" => Self::before(param("day")),
+            "remove_service" => {
+                let from = param("back").to_owned();
+                Some(Self::services(&RemovedServices::One { id: id.to_owned(), from }))
+            }
+            "remove_services" => {
+                Some(Self::services(&RemovedServices::OfService(param("name").to_owned())))
+            }
+            "remove_services_of" => {
+                Some(Self::services(&RemovedServices::OfPerson(subject.to_owned())))
+            }
             _ => None,
         }
     }
@@ -56,6 +78,7 @@ impl Question {
         Self {
             act,
             ending,
+            removes: None,
             form: "/client",
             field: ("id", id.to_owned()),
             action,
@@ -74,6 +97,7 @@ impl Question {
         Self {
             act,
             ending: Some(ending),
+            removes: None,
             form: "/person",
             field: ("sub", subject.to_owned()),
             action,
@@ -87,6 +111,7 @@ impl Question {
         Self {
             act: "end_one",
             ending: Some(Ending::Grants(Selection::One(id.to_owned()))),
+            removes: None,
             form: "/grant",
             field: ("id", id.to_owned()),
             action: "one",
@@ -99,6 +124,7 @@ impl Question {
         Some(Self {
             act: "before",
             ending: Some(Ending::Grants(Selection::Before(midnight(day)?))),
+            removes: None,
             form: "/grant",
             field: ("day", day.to_owned()),
             action: "before",
@@ -113,6 +139,7 @@ impl Question {
         Some(Self {
             act: "delete_unused",
             ending: Some(Ending::DeleteUnused(moment)),
+            removes: None,
             form: "/clients",
             field: ("since", since.to_owned()),
             action: "delete_unused",
@@ -125,11 +152,47 @@ impl Question {
         Self {
             act: "remove_pattern",
             ending: None,
+            removes: None,
             form: "/clients/patterns",
             field: ("host", host.to_owned()),
             action: "remove",
             from: String::new(),
             back: "/clients/patterns".to_owned(),
+        }
+    }
+
+    /// Connected services.
+    pub(super) fn services(which: &RemovedServices) -> Self {
+        let (act, action, field, back) = match which {
+            RemovedServices::One { id, .. } => {
+                ("remove_service", "one", ("id", id), "/connections".to_owned())
+            }
+            RemovedServices::OfService(name) => {
+                let back = query("/connections").append_pair("name", name).finish();
+                ("remove_services", "service", ("name", name), back)
+            }
+            RemovedServices::OfPerson(subject) => {
+                ("remove_services_of", "person", ("sub", subject), person_path(subject))
+            }
+        };
+        let mut filter = ConnectionFilter::default();
+        match which {
+            RemovedServices::One { id, .. } => filter.id.clone_from(id),
+            RemovedServices::OfService(name) => filter.name.clone_from(name),
+            RemovedServices::OfPerson(subject) => filter.subject.clone_from(subject),
+        }
+        Self {
+            act,
+            ending: None,
+            removes: Some(filter),
+            form: "/connections",
+            field: (field.0, field.1.clone()),
+            action,
+            from: match which {
+                RemovedServices::One { from, .. } => from.clone(),
+                _ => String::new(),
+            },
+            back,
         }
     }
 
@@ -152,6 +215,7 @@ impl Question {
     pub(super) fn number_to_type(&self, counted: &Counted) -> Option<u64> {
         match self.ending {
             Some(Ending::DeleteUnused(_)) => Some(counted.deleted),
+            _ if self.removes.is_some() => Some(counted.services).filter(|n| *n >= BULK),
             _ => Some(counted.grants).filter(|number| *number >= BULK),
         }
     }
@@ -161,7 +225,7 @@ impl Question {
         match &self.ending {
             Some(Ending::Grants(Selection::One(_) | Selection::Before(_))) => counted.grants == 0,
             Some(Ending::DeleteUnused(_)) => counted.deleted == 0,
-            _ => false,
+            _ => self.removes.is_some() && counted.services == 0,
         }
     }
 
@@ -170,6 +234,7 @@ impl Question {
         match self.form {
             "/person" => "/people",
             "/grant" => "/grants",
+            "/connections" => "/connections",
             _ => "/clients",
         }
     }

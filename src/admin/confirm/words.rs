@@ -17,9 +17,13 @@ words! {
         end_person: "End all connections of this person?", "この利用者の接続をすべて終了しますか?";
         end_one: "End this connection?", "この接続を終了しますか?";
         before: "End everything that was given before this day?", "この日より前に許可されたものをすべて終了しますか?";
+        remove_service: "Remove this connected service?", "この連携を解除しますか?";
+        remove_services: "Remove this service from everybody?", "このサービスの連携を全員分解除しますか?";
+        remove_services_of: "Remove all connected services of this person?", "この利用者の連携サービスをすべて解除しますか?";
         given_before: "Given before", "許可された日時がこれより前:";
         unused_since: "Not used since", "最終利用がこれより前:";
         nothing_before: "No connection was given before that day.", "この日より前に許可された接続はありません。";
+        no_services: "No service is connected.", "連携しているサービスはありません。";
         ended_before: "This connection has ended already.", "この接続はすでに終了しています。";
         nothing_unused: "No client has been unused for so long.", "該当する未使用のクライアントはありません。";
         block: "Block", "ブロックする";
@@ -40,6 +44,15 @@ words! {
         sign_out_person_note: "They can sign in again.", "もう一度サインインできます。";
         end_note: "They can be connected again.", "もう一度接続できます。";
         end_one_note: "It can be connected again.", "もう一度接続できます。";
+        remove_service_note: "The stored tokens are deleted at once, and revoked at the service where it allows that. People can connect it again.", "保存されているトークンを直ちに削除し、可能な場合はサービス側でも失効させます。利用者はもう一度連携できます。";
+        removes: "Removes ", "解除する連携サービス: ";
+        one_service: "1 connected service", "1件";
+        services: " connected services", "件";
+        of_one: " of 1 person.", " (利用者1人)。";
+        of_people: " of ", " (利用者";
+        people_end: " people.", "人)。";
+        service_name: "Name in the configuration", "設定での名前";
+        account: "Account", "アカウント";
         clients_deleted: " clients are deleted.", "件のクライアントを削除します。";
         one_client_deleted: "1 client", "1件";
         is_deleted: " is deleted.", "のクライアントを削除します。";
@@ -86,6 +99,11 @@ impl ConfirmWords {
             "sign_out_person" => (self.sign_out_person, self.sign_out, self.sign_out_person_note),
             "end_person" => (self.end_person, self.end, self.end_note),
             "end_one" => (self.end_one, self.end, self.end_one_note),
+            "remove_service" => (self.remove_service, self.remove, self.remove_service_note),
+            "remove_services" => (self.remove_services, self.remove, self.remove_service_note),
+            "remove_services_of" => {
+                (self.remove_services_of, self.remove, self.remove_service_note)
+            }
             _ => (self.before, self.end, self.end_note),
         }
     }
@@ -94,6 +112,7 @@ impl ConfirmWords {
     pub(super) fn pointless(&self, question: &Question) -> &'static str {
         match question.act {
             "end_one" => self.ended_before,
+            "remove_service" | "remove_services" | "remove_services_of" => self.no_services,
             "delete_unused" => self.nothing_unused,
             _ => self.nothing_before,
         }

@@ -11,7 +11,7 @@ use crate::storage::{Counted, Ended, Ending, GrantRow};
 use crate::telemetry::audit::AuditEvent;
 
 /// Exit code if confirmation is needed and there is no terminal.
-const NEEDS_YES: u8 = 2;
+pub(super) const NEEDS_YES: u8 = 2;
 /// Grants per read of the database.
 const BATCH: i64 = 1000;
 /// Maximum number of grants that are listed before the question.
@@ -173,7 +173,7 @@ async fn dry_run(
     Ok(Output::said(text, json))
 }
 
-/// Asks on the terminal. Only `y` and `yes` confirm.
+/// Lists what would end, and asks on the terminal.
 async fn ask(
     desk: &CommandContext,
     ending: &Ending,
@@ -190,7 +190,12 @@ async fn ask(
         let _ = writeln!(text, "{more} more are not listed; --dry-run lists all.");
     }
     text.push_str(question);
-    text.push_str(" [y/N] ");
+    Ok(said_yes(&text)?)
+}
+
+/// Shows a text that ends in a question on the terminal. Only `y` and `yes` confirm.
+pub(super) fn said_yes(text: &str) -> Result<bool, String> {
+    let text = format!("{text} [y/N] ");
     let failed = |cause: std::io::Error| format!("the terminal could not be asked: {cause}");
     // Standard output is reserved for the command's result.
     let mut terminal = std::io::stderr().lock();

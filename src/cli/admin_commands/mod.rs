@@ -1,4 +1,4 @@
-//! `portcullis clients|grants|people|usage|keys|audit|clock|backup`: the functions of the admin pages on
+//! `portcullis clients|grants|connections|people|usage|keys|audit|clock|backup`: the functions of the admin pages on
 //! the command line. They work whether or not a server is running ([`Storage::attach`]).
 
 mod audit;
@@ -8,6 +8,7 @@ mod client_list;
 mod client_patterns;
 mod clients;
 mod clock;
+mod connections;
 mod ending;
 mod grant_output;
 mod grants;
@@ -24,6 +25,7 @@ pub(super) use audit::AuditCommand;
 pub(super) use backup::BackupArguments;
 pub(super) use clients::ClientsCommand;
 pub(super) use clock::ClockCommand;
+pub(super) use connections::ConnectionsCommand;
 pub(super) use grants::GrantsCommand;
 pub(super) use keys::KeysCommand;
 pub(super) use people::PeopleCommand;

@@ -1,9 +1,11 @@
 //! `portcullis doctor`: tests an MCP URL as each known client would use it, and reports what works and what
 //! does not.
 //!
-//! It works with any MCP server. The behaviour of clients is data (`clients.rs`).
+//! It works with any MCP server. The behaviour of clients is data (`clients.rs`). With `--connections` it asks
+//! the services of the configuration instead (`connections.rs`).
 
 mod clients;
+mod connections;
 mod documents;
 mod register;
 mod visit;
@@ -21,7 +23,7 @@ use self::visit::Visit;
 use self::wire::Wire;
 use super::check::exit_code;
 use super::output::{self, FindingMark};
-use super::{fail, runtime};
+use super::{ConfigFile, fail, runtime};
 use crate::http_client::is_loopback;
 use crate::telemetry::{self, LogFormat};
 use crate::upstream::probe::{Finding, Severity};
@@ -33,8 +35,14 @@ const LONGEST: usize = 500;
 #[derive(clap::Args)]
 pub struct DoctorArguments {
     /// The URL that people type into their client
-    #[arg(value_name = "MCP-URL")]
-    url: String,
+    #[arg(value_name = "MCP-URL", required_unless_present = "connections")]
+    url: Option<String>,
+    /// Ask instead whether the services of [[connection]] know the configured client IDs and secrets. A code that
+    /// does not exist is sent to the token endpoint of each; nobody signs in
+    #[arg(long, conflicts_with_all = ["url", "register"])]
+    connections: bool,
+    #[command(flatten)]
+    file: ConfigFile,
     /// Register as each client and open its authorization page. Registrations are deleted again where the server
     /// allows it. Without this, nothing is changed: documents are read, the MCP endpoint is called without a
     /// token, and the token and authorization endpoints get a code and a client that do not exist
@@ -65,7 +73,10 @@ impl Report {
 
 pub(super) fn run(arguments: &DoctorArguments) -> ExitCode {
     telemetry::install(Some("error"), LogFormat::Text);
-    let url = match parse(&arguments.url) {
+    if arguments.connections {
+        return ExitCode::from(connections::run(&arguments.file, arguments.json));
+    }
+    let url = match parse(arguments.url.as_deref().unwrap_or_default()) {
         Ok(url) => url,
         Err(reason) => {
             let _ = fail(&reason);
@@ -223,8 +234,15 @@ mod tests {
     }
 
     fn text(reports: &[Report]) -> String {
-        let url = "https://mcp.example.com/mcp".to_owned();
-        as_text(reports, &DoctorArguments { url, register: true, verbose: false, json: false })
+        let arguments = DoctorArguments {
+            url: Some("https://mcp.example.com/mcp".to_owned()),
+            connections: false,
+            file: ConfigFile { config: None },
+            register: true,
+            verbose: false,
+            json: false,
+        };
+        as_text(reports, &arguments)
     }
 
     #[test]

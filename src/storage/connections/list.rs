@@ -117,7 +117,8 @@ impl Storage {
         }
         let order = if ascending { "ORDER BY c.id" } else { "ORDER BY c.id DESC" };
         let rows = listing.fetch(self.pool(), order, limit).await?;
-        let read = rows.iter().map(|row| self.read_connection_row(row, filter.configured.as_deref()));
+        let read =
+            rows.iter().map(|row| self.read_connection_row(row, filter.configured.as_deref()));
         let mut connections = read.collect::<Result<Vec<_>, StorageError>>()?;
         if filter.backwards {
             connections.reverse();
@@ -146,7 +147,8 @@ impl Storage {
         &self,
         configured: &[String],
     ) -> Result<Vec<(String, i64)>, StorageError> {
-        let mut listing = SelectBuilder::new("SELECT c.name, COUNT(*) AS number FROM connections c");
+        let mut listing =
+            SelectBuilder::new("SELECT c.name, COUNT(*) AS number FROM connections c");
         only_broken(&mut listing, Some(configured));
         let rows = listing.fetch(self.pool(), "GROUP BY c.name ORDER BY c.name", i64::MAX).await?;
         rows.iter().map(|row| Ok((column(row, "name")?, column(row, "number")?))).collect()

@@ -10,6 +10,7 @@ mod groups;
 mod outcomes;
 mod process;
 mod routes;
+mod service_tokens;
 mod snapshot;
 mod targets;
 
@@ -27,7 +28,10 @@ use tokio::time::Instant;
 
 pub use calls::{Calls, MCP_OPERATIONS};
 pub use groups::ToolCalls;
-pub use outcomes::{Answered, CertificateOutcome, NotifyOutcome, Passed, Rechecked};
+pub use outcomes::{
+    Answered, CertificateOutcome, NotifyOutcome, Passed, Rechecked, ServiceTokenOutcome,
+};
+pub use service_tokens::BrokenConnections;
 pub use routes::{ListenerKind, RouteMetrics};
 pub use snapshot::Snapshot;
 pub use targets::{TargetCounters, TargetFailure, TargetUp};
@@ -42,6 +46,7 @@ use crate::clock::Timestamp;
 use crate::config::{self, LimitTrait};
 use groups::{OutgoingMetrics, PassedMetrics, TransactionMetrics};
 use routes::Routes;
+use service_tokens::ServiceTokenSeries;
 use snapshot::Now;
 use targets::TargetSeries;
 
@@ -64,6 +69,7 @@ struct Numbers {
     outgoing: OutgoingMetrics,
     passed: PassedMetrics,
     targets: TargetSeries,
+    service_tokens: ServiceTokenSeries,
     telemetry_dropped: Vec<Counter>,
     transactions: TransactionMetrics,
     now: Now,
@@ -131,6 +137,7 @@ impl Metrics {
             outgoing: OutgoingMetrics::register(r),
             passed: PassedMetrics::register(r),
             targets: TargetSeries::register(r),
+            service_tokens: ServiceTokenSeries::register(r),
             telemetry_dropped: counters(r, DROPPED, "signal", signals),
             transactions: TransactionMetrics::register(r),
             now: Now::register(r, process),
@@ -216,6 +223,12 @@ impl Metrics {
         self.0.targets.counters(path, target)
     }
 
+    /// Counts a call that needed a person's token of a service. `service` is the name of a configured
+    /// connection, or `sign-in` for the token of the sign-in provider: never a caller's input.
+    pub fn service_token(&self, service: &str, outcome: ServiceTokenOutcome) {
+        self.0.service_tokens.count(service, outcome);
+    }
+
     /// Records how long a transaction waited for the writer (SQLite) or a connection (PostgreSQL).
     pub fn step_waited(&self, since: Instant) {
         self.0.transactions.step_wait.observe(since.elapsed().as_secs_f64());
@@ -248,6 +261,7 @@ impl Metrics {
     pub fn text(&self, snapshot: &Snapshot) -> Result<String, std::fmt::Error> {
         self.0.now.set(snapshot);
         self.0.targets.set(&snapshot.targets);
+        self.0.service_tokens.set(snapshot.broken_connections.as_deref());
         let (full, failed) = queue::lost();
         for (counter, lost) in self.0.lines_lost.iter().zip([full, failed]) {
             counter.inner().store(lost, std::sync::atomic::Ordering::Relaxed);

@@ -30,6 +30,36 @@ impl Passed {
     }
 }
 
+/// What became of a call's need for a person's token of a service, of the gateway or of a token exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
+pub enum ServiceTokenOutcome {
+    /// The stored token was fresh.
+    #[strum(serialize = "fresh")]
+    Fresh,
+    /// The service gave a new one.
+    #[strum(serialize = "refreshed")]
+    Refreshed,
+    /// The person has not connected the service, or the sign-in provider gave no token.
+    #[strum(serialize = "not_connected")]
+    NotConnected,
+    /// The person connected it, with fewer scopes.
+    #[strum(serialize = "lacks_scopes")]
+    LacksScopes,
+    /// The service refuses to renew the token: the person has to connect it again.
+    #[strum(serialize = "broken")]
+    Broken,
+    /// The service or the database does not answer.
+    #[strum(serialize = "unavailable")]
+    Unavailable,
+}
+
+impl ServiceTokenOutcome {
+    /// Returns the label in metrics.
+    pub(super) fn word(self) -> &'static str {
+        self.into()
+    }
+}
+
 /// The outcome of a recheck: whether the identity provider still confirms a person.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
 pub enum Rechecked {

@@ -7,6 +7,7 @@ use prometheus_client::registry::Registry;
 
 use super::super::families::{Gauges, gauge, one};
 use super::process::Process;
+use super::service_tokens::BrokenConnections;
 use super::targets::TargetUp;
 
 /// Values that other modules supply for [`Metrics::text`](super::Metrics::text).
@@ -50,6 +51,8 @@ pub struct Snapshot {
     pub targets: Vec<TargetUp>,
     /// The certificate of the listeners: where it comes from, and in how many seconds it expires.
     pub certificate: Option<(&'static str, i64)>,
+    /// Each configured connection; `None` if the database cannot be read.
+    pub broken_connections: Option<Vec<BrokenConnections>>,
     /// Signing keys: algorithm, state, creation time, and time of first use, both in Unix seconds.
     pub keys: Vec<(&'static str, &'static str, i64, i64)>,
 }
