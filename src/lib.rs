@@ -34,7 +34,8 @@
 //!    `endpoints/sign_in/step_up.rs`. If it needs a service that the person has not connected, the client gets
 //!    the link to the page that connects it: `missing_connection.rs`. A server that the gateway does not front
 //!    checks tokens with `endpoints/introspect.rs`. An MCP server exchanges the token of a call for the person's
-//!    token of a service at `endpoints/token/token_exchange.rs`.
+//!    token of a service at `endpoints/token/token_exchange.rs`. [`connections`] has these tokens and renews
+//!    them in time; those of the sign-in provider are in `upstream/access_token.rs`.
 //! 9. It revokes the grant: `endpoints/revoke.rs`; or the person does: `endpoints/account.rs`.
 //!
 //! The texts of people's pages are in `locales/`, one file a language; [`web::locales`] reads them.

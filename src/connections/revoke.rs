@@ -109,11 +109,7 @@ impl ConnectionsInner {
         }
         let found = self.upstream.service_metadata().await.map_err(|error| error.to_string())?;
         let Some(url) = found.revoke else { return Ok(()) };
-        let call = match client.preset {
-            "github" => RevocationCall::GitHub,
-            "google" => RevocationCall::Google,
-            _ => RevocationCall::Rfc7009,
-        };
+        let call = RevocationCall::of_provider(client.preset);
         let login = ClientLogin {
             client_id: &client.client_id,
             client_secret: client.client_secret.expose(),

@@ -110,6 +110,13 @@ pub enum AccountSource {
     Userinfo,
 }
 
+impl RevocationCall {
+    /// Returns how tokens of a sign-in provider are revoked: as those of the service with the same name.
+    pub fn of_provider(name: &str) -> Self {
+        find_preset(name).map_or(Self::Rfc7009, |preset| preset.revocation)
+    }
+}
+
 impl ConnectionPreset {
     /// Returns whether the granted scopes include this one.
     pub fn covers(&self, granted: &BTreeSet<String>, wanted: &str) -> bool {
