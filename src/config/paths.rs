@@ -30,6 +30,16 @@ pub const ACCOUNT_SIGN_OUT: &str = "/account/sign-out";
 pub const ACCOUNT_SIGN_OUT_EVERYWHERE: &str = "/account/sign-out-everywhere";
 /// Button that chooses the language of the pages.
 pub const ACCOUNT_LANGUAGE: &str = "/account/language";
+/// Page with the further services that a person has connected.
+pub const ACCOUNT_CONNECTIONS: &str = "/account/connections";
+/// Page that shows what disconnecting a service would end.
+pub const ACCOUNT_CONNECTIONS_CONFIRM: &str = "/account/connections/confirm";
+/// Button that disconnects a service.
+pub const ACCOUNT_CONNECTIONS_REMOVE: &str = "/account/connections/remove";
+/// Page that connects the service `name`, and its button.
+pub const CONNECT_PAGE: &str = "/connect/{name}";
+/// Redirect URI that is registered at the service `name` ([`connect_callback`]).
+pub const CONNECT_CALLBACK: &str = "/auth/connect/{name}/callback";
 pub const LOGO: &str = "/branding/logo";
 /// The icon in the browser's tab, if there is no logo.
 pub const ICON: &str = "/branding/icon";
@@ -61,6 +71,10 @@ pub const JWKS: &str = "/.well-known/jwks.json";
 /// other path: an MCP server elsewhere may have our origin as its identifier.
 pub(crate) const LANDING: &str = "/";
 
+/// What the paths of pages that connect a further service begin with: the name of the connection follows
+/// ([`connect`]). The path with the name is in the list.
+pub(crate) const CONNECT: &str = "/connect/";
+
 /// All paths of this list.
 pub const ALL: &[&str] = &[
     AUTHORIZE,
@@ -77,6 +91,11 @@ pub const ALL: &[&str] = &[
     ACCOUNT_SIGN_OUT,
     ACCOUNT_SIGN_OUT_EVERYWHERE,
     ACCOUNT_LANGUAGE,
+    ACCOUNT_CONNECTIONS,
+    ACCOUNT_CONNECTIONS_CONFIRM,
+    ACCOUNT_CONNECTIONS_REMOVE,
+    CONNECT_PAGE,
+    CONNECT_CALLBACK,
     LOGO,
     ICON,
     REGISTER,
@@ -94,6 +113,50 @@ pub const ALL: &[&str] = &[
     RESOURCE_METADATA,
     JWKS,
 ];
+
+/// Returns the path of the page that connects the service with this name.
+pub fn connect(name: &str) -> String {
+    format!("{CONNECT}{name}")
+}
+
+/// Returns the path and query of the page that connects the service `name` for the MCP server with this identifier.
+pub fn connect_for(name: &str, resource: &str) -> String {
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    format!("{CONNECT}{name}?{}", query.append_pair("for", resource).finish())
+}
+
+/// Returns the path of the redirect URI that is registered at the service of this connection. Each connection has one
+/// of its own, so that the answer of one service never finishes the connection to another (threat UT-02).
+pub fn connect_callback(name: &str) -> String {
+    format!("/auth/connect/{name}/callback")
+}
+
+/// Returns whether this is the path of a page that connects a service ([`connect`]).
+pub fn is_connect_page(path: &str) -> bool {
+    connects(path).is_some()
+}
+
+/// Returns the name of the connection in the path of a page that connects a service.
+pub fn connects(path: &str) -> Option<&str> {
+    path.strip_prefix(CONNECT).filter(|name| is_connection_name(name))
+}
+
+/// Returns whether this is the path of a redirect URI for a service ([`connect_callback`]).
+pub fn is_connect_callback(path: &str) -> bool {
+    called_back(path).is_some()
+}
+
+/// Returns the name of the connection in the path of a redirect URI for a service.
+pub fn called_back(path: &str) -> Option<&str> {
+    let name = path.strip_prefix("/auth/connect/")?.strip_suffix("/callback")?;
+    is_connection_name(name).then_some(name)
+}
+
+/// Returns whether a connection may have this name: 1 to 40 of `a-z`, `0-9` and `-`.
+fn is_connection_name(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    (1..=40).contains(&name.len()) && name.bytes().all(plain)
+}
 
 /// Paths without a route that are reserved.
 const RESERVED: &[&str] = &["/assets"];

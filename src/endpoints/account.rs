@@ -9,7 +9,7 @@ use axum::http::{HeaderValue, header};
 use axum::response::Response;
 
 use crate::app::App;
-use crate::config::{InForce, paths};
+use crate::config::{InForce, ResourceConfig, paths};
 use crate::oauth::client::ClientMetadata;
 use crate::oauth::client_name::DisplayName;
 use crate::oauth::redirect_uri::{Destination, destination};
@@ -145,6 +145,8 @@ struct AccountTemplate<'a> {
     lasts: String,
     /// Whether there is a page that says how to connect.
     landing: bool,
+    /// Whether MCP servers act in other services as people.
+    services: bool,
     connections: Vec<AccountPage>,
 }
 
@@ -199,7 +201,8 @@ pub(super) async fn get(visit: AccountVisit) -> Result<Response, PageError> {
     let tokens = &app.config().tokens;
     let lasts = w.lasts.with(period(w, tokens.refresh_idle), period(w, tokens.refresh_absolute));
     let landing = app.config().landing;
-    let template = AccountTemplate { frame: &frame, w, lasts, landing, connections };
+    let services = app.config().resources.iter().any(ResourceConfig::wants_upstream);
+    let template = AccountTemplate { frame: &frame, w, lasts, landing, services, connections };
     Ok(frame.answer(template.render()))
 }
 

@@ -6,7 +6,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 
 use crate::config::paths;
-use crate::web::browser::{BrowserForm, REPEATABLE};
+use crate::web::browser::{BrowserForm, is_repeatable};
 use crate::web::cookies;
 use crate::web::page_error::PageError;
 use crate::web::pages::Message;
@@ -33,7 +33,7 @@ pub(super) async fn post(sent: BrowserForm) -> Result<Response, PageError> {
 /// that may be shown again, and otherwise `/account`.
 fn page_again(here: &str) -> String {
     let (path, query) = here.split_once('?').unwrap_or((here, ""));
-    if !REPEATABLE.contains(&path) || !here.bytes().all(|byte| byte.is_ascii_graphic()) {
+    if !is_repeatable(path) || !here.bytes().all(|byte| byte.is_ascii_graphic()) {
         return paths::ACCOUNT.to_owned();
     }
     if path != paths::AUTHORIZE || asks_for_a_page(query) {
@@ -67,6 +67,9 @@ mod tests {
             "/account",
             "/account?done=disconnected",
             "/account/confirm",
+            "/account/connections?done=disconnected",
+            "/account/connections/confirm?name=github",
+            "/connect/github?for=https%3A%2F%2Fmcp.example.com%2Fmcp",
             "/waiting?id=0123",
             "/authorize?client_id=a&prompt=login",
             "/authorize?prompt=select_account&client_id=a%20b",
@@ -82,7 +85,11 @@ mod tests {
             "/account@evil.example",
             "/account/../admin",
             "/account/sign-out",
+            "/account/connections/remove",
+            "/connect/",
+            "/connect/github/x",
             "/auth/callback?code=x&state=y",
+            "/auth/connect/github/callback?code=x&state=y",
             "/consent",
             "/account?x=\r\nset-cookie: a=b",
             "/account?x= y",

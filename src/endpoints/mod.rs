@@ -2,6 +2,7 @@
 
 mod account;
 mod branding;
+mod connections;
 mod health;
 mod introspect;
 mod landing;
@@ -68,7 +69,11 @@ fn resource_routes(app: &App) -> Router<App> {
 
 /// For people: the login and the account pages. No other origin may read the responses.
 fn people_routes() -> Router<App> {
-    sign_in::routes().merge(account_routes()).merge(language_routes()).merge(landing_routes())
+    sign_in::routes()
+        .merge(account_routes())
+        .merge(connections::routes())
+        .merge(language_routes())
+        .merge(landing_routes())
 }
 
 /// The choice of a language. The login uses it too, so it must not isolate the window of the browser.

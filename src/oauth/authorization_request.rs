@@ -1,6 +1,8 @@
 //! The authorization request: which parameters a client may send, and how a bad request is refused. RFC 6749
 //! §4.1.1 and §4.1.2.1, RFC 7636 §4.3, RFC 8707 §2.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use strum::IntoStaticStr;
 
@@ -29,6 +31,11 @@ pub struct AuthorizationRequest {
     /// only mentions that there are some. Absent in requests that an earlier version sealed.
     #[serde(default)]
     pub unknown_scopes: String,
+    /// The services that the MCP server uses as the person, as shown on the consent page: the name of each connection
+    /// (`github`), and each of its scopes after a colon (`github:repo`). Absent in requests that an earlier version
+    /// sealed.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub upstream: BTreeSet<String>,
     /// The `prompt` that is passed on to the identity provider.
     #[serde(default)]
     pub account: Option<AccountPrompt>,

@@ -222,17 +222,21 @@ impl Policy {
         Ok(Explanation { asked, decision, refused })
     }
 
-    /// Returns whether this person can get anything with some client. Rules about particular clients count as if
-    /// they allowed this one, and deny others.
+    /// Returns whether this person can get anything with some client ([`Self::within_reach`]).
     pub fn lets_in(&self, facts: &Facts) -> bool {
+        !self.within_reach(facts).is_empty() || !self.refuses(&self.declared)
+    }
+
+    /// Returns the scopes that this person can get with some client. Rules about particular clients count as if they
+    /// allowed this one, and deny others.
+    pub fn within_reach(&self, facts: &Facts) -> ScopeSet {
         let mut with_any = self.clone();
         for rule in &mut with_any.rules {
             if rule.conditions.clients.take().is_some() {
                 rule.deny = ScopeSet::default();
             }
         }
-        let granted = with_any.decide(facts, "", &self.declared).granted;
-        !granted.is_empty() || !self.refuses(&self.declared)
+        with_any.decide(facts, "", &self.declared).granted
     }
 
     /// Returns the scopes within `consented_scopes` that the rules grant this person with this client.

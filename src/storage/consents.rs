@@ -1,6 +1,8 @@
 //! Remembered consents: approvals that one browser need not repeat, for clients that administrators trust
 //! (threat CD-02, requirements CON-09 to CON-13).
 
+use std::collections::BTreeSet;
+
 use sqlx::{Any, Executor};
 
 use super::{Storage, StorageError, column, scopes};
@@ -55,8 +57,8 @@ impl Storage {
         sqlx::query(
             "INSERT INTO remembered_consents
                  (id, token_hash, subject, client_id, redirect_uri, resource, scopes, metadata_hash,
-                  created_at, expires_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+                  created_at, expires_at, upstream)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
         )
         .bind(new.token.id())
         .bind(new.token.hash().as_str())
@@ -68,6 +70,7 @@ impl Storage {
         .bind(new.metadata_hash)
         .bind(now.unix())
         .bind(new.expires_at.unix())
+        .bind(joined(&new.request.upstream))
         .execute(&mut *step)
         .await?;
         step.commit().await?;
@@ -106,8 +109,14 @@ impl Storage {
     }
 }
 
+/// Returns the values with spaces between them: neither names of connections nor scopes contain one.
+fn joined(values: &BTreeSet<String>) -> String {
+    values.iter().map(String::as_str).collect::<Vec<_>>().join(" ")
+}
+
 /// Returns the person who approved this request before: the same client with the same metadata, which is
-/// still trusted, a byte-equal redirect URI, the same MCP server, and no additional scope.
+/// still trusted, a byte-equal redirect URI, the same MCP server, no additional scope, and no further service that
+/// the MCP server uses as the person.
 pub(super) async fn find<'e>(
     database: impl Executor<'e, Database = Any>,
     token: &Secret<RememberedConsent>,
@@ -116,7 +125,7 @@ pub(super) async fn find<'e>(
     now: Timestamp,
 ) -> Result<Option<String>, StorageError> {
     let row = sqlx::query(
-        "SELECT r.token_hash, r.subject, r.scopes FROM remembered_consents r
+        "SELECT r.token_hash, r.subject, r.scopes, r.upstream FROM remembered_consents r
          JOIN client_reviews s ON s.client_id = r.client_id
          WHERE r.id = $1 AND r.client_id = $2 AND r.redirect_uri = $3 AND r.resource = $4
            AND r.metadata_hash = $5 AND r.expires_at > $6
@@ -132,7 +141,10 @@ pub(super) async fn find<'e>(
     .await?;
     let Some(row) = row else { return Ok(None) };
     let approved: ScopeSet = scopes(&row, "scopes")?;
+    let shown: String = column(&row, "upstream")?;
+    let was_shown = |used: &String| shown.split(' ').any(|shown| shown == used);
     let good = token.hash().is(&column::<String>(&row, "token_hash")?)
-        && request.scopes.is_subset(&approved);
+        && request.scopes.is_subset(&approved)
+        && request.upstream.iter().all(was_shown);
     good.then(|| column(&row, "subject")).transpose()
 }

@@ -83,6 +83,7 @@ mod tests {
             resource: "https://mcp.example.com/mcp".to_owned(),
             scopes: ScopeSet::parse("read write").unwrap(),
             unknown_scopes: "other".to_owned(),
+            upstream: std::collections::BTreeSet::from(["github:repo".to_owned()]),
             account: None,
             trace: None,
         };

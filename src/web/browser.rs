@@ -28,8 +28,20 @@ use crate::storage::Realm;
 
 /// Pages that a browser may ask for again: with a GET of these nothing happens that cannot happen twice. A person
 /// may choose another language there.
-pub const REPEATABLE: &[&str] =
-    &[paths::LANDING, paths::AUTHORIZE, paths::WAITING, paths::ACCOUNT, paths::ACCOUNT_CONFIRM];
+const REPEATABLE: &[&str] = &[
+    paths::LANDING,
+    paths::AUTHORIZE,
+    paths::WAITING,
+    paths::ACCOUNT,
+    paths::ACCOUNT_CONFIRM,
+    paths::ACCOUNT_CONNECTIONS,
+    paths::ACCOUNT_CONNECTIONS_CONFIRM,
+];
+
+/// Returns whether a browser may ask for the page at this path again.
+pub fn is_repeatable(path: &str) -> bool {
+    REPEATABLE.contains(&path) || paths::is_connect_page(path)
+}
 
 /// Path of the sign-in to the admin pages.
 const ADMIN_SIGN_IN: &str = "/sign-in";
@@ -81,11 +93,9 @@ impl Browser {
         frame(&self.app, self.realm, self.language, self.may_be_repeated())
     }
 
-    /// Returns whether the browser may ask for this page again, in another language ([`REPEATABLE`]).
+    /// Returns whether the browser may ask for this page again, in another language ([`is_repeatable`]).
     fn may_be_repeated(&self) -> bool {
-        self.realm == Realm::Account
-            && self.method == Method::GET
-            && REPEATABLE.contains(&self.uri.path())
+        self.realm == Realm::Account && self.method == Method::GET && is_repeatable(self.uri.path())
     }
 
     /// Formats a time for people, in their zone as far as it is known.
@@ -102,10 +112,13 @@ impl Browser {
             Realm::Admin => (ADMIN_SIGN_IN, ADMIN_SIGNED_IN),
         };
         let signs_in = path == begin || path == finish;
-        let has_session = self.realm == Realm::Admin || path.starts_with(paths::ACCOUNT);
-        let is_page = self.realm == Realm::Admin || REPEATABLE.contains(&path);
+        let has_session = self.realm == Realm::Admin
+            || path.starts_with(paths::ACCOUNT)
+            || path.starts_with(paths::CONNECT);
+        let is_page = self.realm == Realm::Admin || is_repeatable(path);
         Repeat {
             request: None,
+            page: None,
             sign_in: signs_in.then_some(begin),
             reload: self.method == Method::GET && is_page && !signs_in,
             other_account: has_session.then_some(begin),
@@ -132,6 +145,11 @@ impl Browser {
     pub fn message_about(&self, message: Message<'_>, reference: &str) -> Response {
         let (frame, reference, repeat) = (self.frame(), Some(reference), self.repeat());
         MessagePage { frame, message, reference, return_to: None, repeat }.render()
+    }
+
+    /// Returns the path without the query, as the routes know it.
+    pub fn path(&self) -> &str {
+        self.uri.path()
     }
 
     /// Returns the path and the query, as the routes know them.

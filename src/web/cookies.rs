@@ -34,6 +34,8 @@ use crate::oauth::secret::{
 
 /// 10 minutes: how long a consent page can be decided.
 pub const CONSENT_PAGE: Duration = Duration::from_mins(10);
+/// 5 minutes: how long a person may take at a service that they connect.
+pub const CONNECT_ATTEMPT: Duration = Duration::from_mins(5);
 /// 1 hour: how long a finished sign-in waits for an administrator. Afterwards the person has to sign in
 /// again.
 pub const APPROVAL_WAIT: Duration = Duration::from_hours(1);
@@ -70,6 +72,11 @@ pub const SIGN_IN: Slot<Sealed> = Slot::new("signing-in-", Lifetime::OfLogin, Nu
 /// proves nothing and skips no check. The id is empty.
 pub const PERSON: Slot<Sealed> =
     Slot::new("person", Lifetime::Exactly(PERSON_KNOWN), Number::OnePerId);
+
+/// Proves at the callback of a service that the browser that began to connect it has come back. The id is that of the
+/// attempt.
+pub const CONNECT: Slot<Secret<BrowserBinding>> =
+    Slot::new("connect-", Lifetime::And(CONNECT_ATTEMPT), Number::AtMost(5));
 
 /// The language that a person chose; `Accept-Language` counts without it. The id is empty.
 pub const LANGUAGE: Slot<Language> =

@@ -60,7 +60,10 @@ impl PathLimits {
             paths::WAITING | paths::WAITING_CANCEL | paths::ACCOUNT | paths::LOGO => {
                 (Some(LimitedAction::Pages), None)
             }
-            path if path.strip_prefix(paths::ACCOUNT).is_some_and(|rest| rest.starts_with('/')) => {
+            path if path.strip_prefix(paths::ACCOUNT).is_some_and(|rest| rest.starts_with('/'))
+                || path.starts_with(paths::CONNECT)
+                || paths::is_connect_callback(path) =>
+            {
                 (Some(LimitedAction::Pages), None)
             }
             // An MCP server that exchanges tokens is exempt, see `is_exempt`.
@@ -105,7 +108,7 @@ pub async fn enforce<F: Future<Output = Response>>(
         };
         let language = browser::language(app, realm, request.headers());
         let may_reload =
-            *request.method() == Method::GET && browser::REPEATABLE.contains(&request.uri().path());
+            *request.method() == Method::GET && browser::is_repeatable(request.uri().path());
         return refuse(app, asked, FrequentCaller { address, language, may_reload }, often);
     }
     let language = match failure {

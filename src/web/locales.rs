@@ -6,6 +6,7 @@
 //! compare its placeholders with those of the English one.
 
 mod placeholders;
+mod services;
 
 use std::sync::OnceLock;
 
@@ -13,6 +14,7 @@ use serde::Deserialize;
 
 use super::words::Language;
 pub use placeholders::{Around, Between};
+pub use services::{ConnectWords, ServicesWords};
 
 /// The texts of one language.
 #[derive(Debug, Deserialize)]
@@ -32,6 +34,10 @@ pub struct Words {
     /// What surrounds pages with lists.
     pub frame: FrameWords,
     pub account: AccountWords,
+    /// The page that connects a service.
+    pub connect: ConnectWords,
+    /// The page with the services that a person has connected.
+    pub services: ServicesWords,
 }
 
 /// A message: its heading, what happened, and what the person can do.
@@ -81,6 +87,10 @@ pub struct ConsentWords {
     pub mcp_url: String,
     pub full_address: String,
     pub client_id: String,
+    pub acts_in: Between,
+    pub acts_in_with: Between,
+    pub never_sees: Around,
+    pub never_sees_any: Around,
 }
 
 #[derive(Debug, Deserialize)]
@@ -160,6 +170,7 @@ pub struct SignInWords {
     pub account: String,
     pub again: String,
     pub button: Around,
+    pub connect: String,
 }
 
 /// What surrounds pages with lists: the admin pages and `/account`.
@@ -262,6 +273,15 @@ pub struct Messages {
     pub not_an_administrator: Text,
     pub login_refused: Text,
     pub waiting_over: Text,
+    pub connect_unknown: Text,
+    pub connect_not_for_you: Text,
+    pub connect_from_elsewhere: Text,
+    pub connect_expired: Text,
+    pub connect_used: Text,
+    pub service_unavailable: Text,
+    pub service_misconfigured: Text,
+    pub service_not_trusted: Text,
+    pub too_many_connects: Text,
 }
 
 impl Language {

@@ -29,11 +29,21 @@ pub struct PageError(Box<Instead>);
 
 #[derive(Debug)]
 enum Instead {
-    /// A message. The reason is in the log, under the reference that the page shows. If the authorization request
-    /// is known, it is here too, sealed, so that the person can try again.
-    Message(Message<'static>, ShownReference, Option<String>),
+    /// A message. The reason is in the log, under the reference that the page shows.
+    Message(Message<'static>, ShownReference, Begins),
     /// Another page, such as the one to sign in.
     Page(Response),
+}
+
+/// Where what failed begins, so that the person can try again.
+#[derive(Debug)]
+enum Begins {
+    /// At the page itself, or nowhere.
+    Here,
+    /// With this authorization request, sealed.
+    Request(String),
+    /// At another page of ours: its path and query.
+    Page(String),
 }
 
 /// Attached to a response that shows a reference, so that the audit trail can record it.
@@ -58,7 +68,8 @@ impl Message<'static> {
                 tracing::info!(reference, status, reason, left_out, "page shown");
             }
         }
-        PageError(Box::new(Instead::Message(self, ShownReference { reference, reason }, None)))
+        let shown = ShownReference { reference, reason };
+        PageError(Box::new(Instead::Message(self, shown, Begins::Here)))
     }
 }
 
@@ -76,10 +87,22 @@ impl PageError {
     pub fn repeating(self, app: &App, request: &AuthorizationRequest) -> Self {
         match *self.0 {
             Instead::Message(message, shown, _) if message.offer() != NextStep::Nothing => {
-                let sealed = Some(again::seal(app, request));
-                Self(Box::new(Instead::Message(message, shown, sealed)))
+                let begins = Begins::Request(again::seal(app, request));
+                Self(Box::new(Instead::Message(message, shown, begins)))
             }
             other => Self(Box::new(other)),
+        }
+    }
+
+    /// Returns the same page, which also offers to begin again at another page of ours where that makes sense.
+    #[must_use]
+    pub fn beginning_at(self, path: &str) -> Self {
+        match *self.0 {
+            Instead::Message(message, shown, _) => {
+                let begins = Begins::Page(path.to_owned());
+                Self(Box::new(Instead::Message(message, shown, begins)))
+            }
+            other @ Instead::Page(_) => Self(Box::new(other)),
         }
     }
 
@@ -93,11 +116,15 @@ impl PageError {
 
     /// Builds the response. `repeat`: how the request that failed can be repeated.
     pub fn respond(self, frame: PageFrame<'_>, repeat: Repeat<'_>) -> Response {
-        let (message, shown, request) = match *self.0 {
-            Instead::Message(message, shown, request) => (message, shown, request),
+        let (message, shown, begins) = match *self.0 {
+            Instead::Message(message, shown, begins) => (message, shown, begins),
             Instead::Page(response) => return response,
         };
-        let repeat = Repeat { request: request.as_deref(), ..repeat };
+        let repeat = match &begins {
+            Begins::Here => repeat,
+            Begins::Request(sealed) => Repeat { request: Some(sealed), ..repeat },
+            Begins::Page(path) => Repeat { page: Some(path), ..repeat },
+        };
         let reference = Some(shown.reference.as_str());
         let page = MessagePage { frame, message, reference, return_to: None, repeat };
         let mut response = page.render();

@@ -95,6 +95,7 @@ pub fn run(data: &[u8]) {
             resource: "http://127.0.0.1:8000/mcp".to_owned(),
             scopes: ScopeSet::default(),
             unknown_scopes: String::new(),
+            upstream: std::collections::BTreeSet::new(),
             account: None,
             trace: None,
         },

@@ -166,6 +166,7 @@ async fn grant(app: &App, resource: &str) -> String {
         resource: resource.to_owned(),
         scopes: scopes.clone(),
         unknown_scopes: String::new(),
+        upstream: std::collections::BTreeSet::new(),
         account: None,
         trace: None,
     };

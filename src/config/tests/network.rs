@@ -52,6 +52,7 @@ fn a_resource_at_or_below_a_path_of_ours_is_refused_and_that_path_is_named() {
         for ours in super::super::paths::ALL {
             for path in [(*ours).to_owned(), ours.to_uppercase(), format!("{ours}/mcp")] {
                 let path = path.replace("{client_id}", "x").replace("{CLIENT_ID}", "x");
+                let path = path.replace("{name}", "x").replace("{NAME}", "x");
                 let problem = problem_of_path(public_url, &path);
                 let problem = problem.unwrap_or_else(|| panic!("{path}"));
                 assert_eq!(problem.key, "resource[0].path");

@@ -7,7 +7,7 @@
 use axum::response::Response;
 
 use super::known_client::{self, KnownClient};
-use super::{consent_page, remembered_consent, step_up};
+use super::{acts_as, consent_page, remembered_consent, step_up};
 use crate::app::App;
 use crate::config::ResourceConfig;
 use crate::oauth::authorization_request::{
@@ -126,6 +126,7 @@ fn check<'a>(
         resource: resource.id.clone(),
         scopes,
         unknown_scopes: shown(&resource.policy.unknown_scopes(&requested)),
+        upstream: acts_as::uses(app.config(), resource),
         account: AccountPrompt::asked_by(prompt),
         trace: trace::carried(),
     };

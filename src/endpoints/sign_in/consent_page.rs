@@ -8,7 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
 use super::known_client::KnownClient;
-use super::{remembered_consent, step_up};
+use super::{acts_as, remembered_consent, step_up};
 use crate::app::App;
 use crate::clock::Timestamp;
 use crate::config::{ResourceConfig, paths};
@@ -165,10 +165,14 @@ pub(super) async fn show(
 ) -> Response {
     let Browser { app, cookies, .. } = browser;
     let mark = random_text();
+    // The configuration may have changed since the request was checked.
+    let upstream = acts_as::uses(app.config(), resource);
+    let request = AuthorizationRequest { upstream, ..request };
     let consent = ConsentRequest::new(app, client, &mark, request);
     let name = client.display_name();
     let shown = (consent.choice, browser.language);
     let scopes = step_up::scope_lines(resource, &consent.request.scopes, before, shown);
+    let services = acts_as::lines(app, resource, browser.language);
     let sealed = consent.seal(app.sealer());
     let destination = destination(&consent.request.redirect_uri);
     let account = browser.url().join(paths::ACCOUNT);
@@ -186,6 +190,7 @@ pub(super) async fn show(
         resource_name: resource.name.as_deref(),
         resource: &resource.id,
         scopes: &scopes,
+        services: &services,
         asked_for_unknown: !consent.request.unknown_scopes.is_empty(),
         offers_another_account: consent.request.account.is_none()
             && app.upstream().lets_choose_account().await,

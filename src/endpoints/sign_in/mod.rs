@@ -7,7 +7,7 @@
 //! 2. It shows the consent page ([`consent_page`]). Nothing is stored: the page carries the sealed request. If a
 //!    trusted client comes back for something that this browser has approved before, the page is skipped
 //!    ([`remembered_consent`]), and step 4 follows at once. The page marks scopes that were approved before
-//!    ([`step_up`]).
+//!    ([`step_up`]), and names the services in which the MCP server acts as the person ([`acts_as`]).
 //! 3. `POST /consent` ([`consent`]) receives the decision. Deny redirects to the client with `access_denied`.
 //! 4. Approve begins a login ([`login`]): it stores the approval and the pending login, binds the login to
 //!    this browser by a cookie, and redirects the browser to the identity provider.
@@ -23,6 +23,7 @@
 //! A page that says why a step failed offers to try again where that makes sense. `POST /authorize/again` ([`again`])
 //! then returns to step 1.
 
+mod acts_as;
 mod again;
 mod authorize;
 mod awaiting_approval;

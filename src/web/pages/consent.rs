@@ -6,7 +6,7 @@ use axum::response::Response;
 
 use super::frame::{PageFrame, Style};
 use crate::oauth::redirect_uri::Destination;
-use crate::web::locales::ConsentWords;
+use crate::web::locales::{Around, ConsentWords};
 
 /// The consent page. Its fields are in the order in which the page shows them.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +36,8 @@ pub struct ConsentPage<'a> {
     pub resource: &'a str,
     /// The requested scopes, new ones first.
     pub scopes: &'a [ScopeLine<'a>],
+    /// The services in which the MCP server acts as the person.
+    pub services: &'a [ServiceUse<'a>],
     /// Whether the client requested scopes that the MCP server does not have. The client chose their names,
     /// so they appear only in the log.
     pub asked_for_unknown: bool,
@@ -61,6 +63,15 @@ pub struct ScopeLine<'a> {
     pub destructive: bool,
     /// Whether the person may leave it out.
     pub choice: bool,
+}
+
+/// A service in which an MCP server acts as the person.
+#[derive(Clone, Debug)]
+pub struct ServiceUse<'a> {
+    /// Display name of the service.
+    pub service: &'a str,
+    /// Texts of the scopes; empty: the service knows none, or they are those of the sign-in alone.
+    pub scopes: Vec<&'a str>,
 }
 
 impl ScopeLine<'_> {
@@ -103,6 +114,11 @@ impl ConsentPage<'_> {
             Destination::Loopback { .. } => &w.loopback_is,
             Destination::App { .. } => &w.app_is,
         }
+    }
+
+    /// Returns the text that says that the client gets none of the tokens, around the subject of the first sentence.
+    fn never_sees(&self, w: &'static ConsentWords) -> &'static Around {
+        if self.services.len() == 1 { &w.never_sees } else { &w.never_sees_any }
     }
 
     /// Returns the name of the MCP server, or its URL if it has none.

@@ -85,6 +85,21 @@ pub enum Message<'a> {
     LoginRefused,
     /// A sign-in waited for an administrator and waits no longer.
     WaitingOver,
+    /// A link names a service or an MCP server that does not exist, or that does not use the service.
+    ConnectUnknown,
+    /// The person may use none of the tools that need the service.
+    ConnectNotForYou,
+    /// A service's answer came to another browser or another person than those who began, or to another service's
+    /// callback.
+    ConnectFromElsewhere,
+    ConnectExpired,
+    ConnectUsed,
+    /// A service that the person connects cannot be reached.
+    ServiceUnavailable,
+    /// A service rejects our client, or its configuration is wrong.
+    ServiceMisconfigured,
+    /// A service's answer fails a check.
+    ServiceNotTrusted,
 }
 
 /// The thing that there are too many of.
@@ -93,6 +108,8 @@ pub enum TooMany {
     /// Consent pages for one client in one browser.
     ConsentPages,
     SignIns,
+    /// Services that one person began to connect.
+    Connects,
 }
 
 /// A link back to the client.
@@ -157,18 +174,24 @@ impl Message<'_> {
             | Self::ClientShutOut
             | Self::PersonBlocked
             | Self::FormFromElsewhere
-            | Self::NotAnAdministrator => StatusCode::FORBIDDEN,
-            Self::NotFound | Self::NoSuchAdminPage => StatusCode::NOT_FOUND,
+            | Self::NotAnAdministrator
+            | Self::ConnectNotForYou
+            | Self::ConnectFromElsewhere
+            | Self::ConnectExpired
+            | Self::ConnectUsed
+            | Self::ServiceNotTrusted => StatusCode::FORBIDDEN,
+            Self::NotFound | Self::NoSuchAdminPage | Self::ConnectUnknown => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::WaitingOver => StatusCode::GONE,
             Self::RequestTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::AskedTooOften { .. } | Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::ServerError => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::ProviderMisconfigured => StatusCode::BAD_GATEWAY,
+            Self::ProviderMisconfigured | Self::ServiceMisconfigured => StatusCode::BAD_GATEWAY,
             Self::ClientDocumentUnavailable
             | Self::NoNetwork
             | Self::ProviderUnavailable
             | Self::ProviderCannot
+            | Self::ServiceUnavailable
             | Self::TemporarilyUnavailable => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -198,15 +221,18 @@ impl Message<'_> {
             | Self::ProviderEndedSignIn
             | Self::ServerError
             | Self::TemporarilyUnavailable
+            | Self::ConnectExpired
+            | Self::ServiceUnavailable
             | Self::AskedTooOften { .. }
             | Self::TooMany { .. } => NextStep::Again,
             // The provider would sign the same person in again.
             Self::NoAccess { .. }
             | Self::NotAllowedMore { .. }
             | Self::PersonBlocked
+            | Self::ConnectNotForYou
             | Self::NotAnAdministrator => NextStep::AnotherAccount,
             // The client has to begin again, an administrator has to act, or somebody may have led the person
-            // here (`LoginFromElsewhere`, `LoginNotTrusted`, `ConsentFromElsewhere`).
+            // here (`LoginFromElsewhere`, `LoginNotTrusted`, `ConsentFromElsewhere`, `ConnectFromElsewhere`).
             Self::UnknownClient
             | Self::ClientDocumentRefused
             | Self::ClientDocumentsOff
@@ -225,7 +251,12 @@ impl Message<'_> {
             | Self::RequestTooLarge
             | Self::ClientShutOut
             | Self::FormFromElsewhere
-            | Self::WaitingOver => NextStep::Nothing,
+            | Self::WaitingOver
+            | Self::ConnectUnknown
+            | Self::ConnectFromElsewhere
+            | Self::ConnectUsed
+            | Self::ServiceMisconfigured
+            | Self::ServiceNotTrusted => NextStep::Nothing,
         }
     }
 
@@ -299,6 +330,7 @@ fn text(message: &Message<'_>, w: &'static Messages) -> &'static Text {
         Message::AskedTooOften { .. } => &w.asked_too_often,
         Message::TooMany { what: TooMany::ConsentPages, .. } => &w.too_many_consent_pages,
         Message::TooMany { what: TooMany::SignIns, .. } => &w.too_many_sign_ins,
+        Message::TooMany { what: TooMany::Connects, .. } => &w.too_many_connects,
         Message::RequestTooLarge => &w.request_too_large,
         Message::ClientShutOut => &w.client_shut_out,
         Message::PersonBlocked => &w.person_blocked,
@@ -306,5 +338,13 @@ fn text(message: &Message<'_>, w: &'static Messages) -> &'static Text {
         Message::NotAnAdministrator => &w.not_an_administrator,
         Message::LoginRefused => &w.login_refused,
         Message::WaitingOver => &w.waiting_over,
+        Message::ConnectUnknown => &w.connect_unknown,
+        Message::ConnectNotForYou => &w.connect_not_for_you,
+        Message::ConnectFromElsewhere => &w.connect_from_elsewhere,
+        Message::ConnectExpired => &w.connect_expired,
+        Message::ConnectUsed => &w.connect_used,
+        Message::ServiceUnavailable => &w.service_unavailable,
+        Message::ServiceMisconfigured => &w.service_misconfigured,
+        Message::ServiceNotTrusted => &w.service_not_trusted,
     }
 }

@@ -1,6 +1,7 @@
 //! Pages for people: plain data in, a complete response out. No JavaScript, no external resources, all
 //! values escaped (threat XS-01).
 
+mod connect;
 mod consent;
 mod frame;
 mod landing;
@@ -8,7 +9,8 @@ mod message;
 mod waiting;
 mod ways_on;
 
-pub use consent::{ConsentPage, ScopeLine, Standing};
+pub use connect::{ConnectNews, ConnectPage, ConnectServer, ConnectStanding};
+pub use consent::{ConsentPage, ScopeLine, ServiceUse, Standing};
 pub use frame::{PageFrame, Style, isolate_window};
 pub use landing::{ConnectableServer, LandingPage};
 pub use message::{Message, MessagePage, ReturnLink, TooMany};

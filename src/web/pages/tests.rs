@@ -71,6 +71,10 @@ fn consent(language: Language, text: &str, destination: &Destination) -> Respons
                 choice: false,
             },
         ],
+        services: &[
+            ServiceUse { service: text, scopes: vec![text, text] },
+            ServiceUse { service: text, scopes: Vec::new() },
+        ],
         asked_for_unknown: true,
         offers_another_account: true,
         identity_provider: text,
@@ -122,6 +126,15 @@ fn messages<'a>(text: &'a str, missing: &'a [&'a str]) -> Vec<Message<'a>> {
         Message::NotAnAdministrator,
         Message::LoginRefused,
         Message::WaitingOver,
+        Message::ConnectUnknown,
+        Message::ConnectNotForYou,
+        Message::ConnectFromElsewhere,
+        Message::ConnectExpired,
+        Message::ConnectUsed,
+        Message::TooMany { what: TooMany::Connects, seconds: 61 },
+        Message::ServiceUnavailable,
+        Message::ServiceMisconfigured,
+        Message::ServiceNotTrusted,
     ]
 }
 
@@ -159,6 +172,23 @@ fn landing(frame: PageFrame<'_>, text: &str, person: Option<&str>) -> Response {
     .render(StatusCode::OK)
 }
 
+fn connect(frame: PageFrame<'_>, text: &str, standing: ConnectStanding) -> Response {
+    ConnectPage {
+        frame,
+        standing,
+        service: text,
+        person: text,
+        news: ConnectNews { refused: true, partial: true, other_account: true },
+        server: Some(ConnectServer { name: text, id: text }),
+        account: Some(text),
+        scopes: &[text, text],
+        servers: &[text],
+        name: "github",
+        csrf: text,
+    }
+    .render()
+}
+
 fn all_pages(text: &str) -> Vec<(String, Response)> {
     let destinations = [
         ("https", Destination::Https { host: text.to_owned(), punycode: true }),
@@ -187,6 +217,7 @@ fn all_pages(text: &str) -> Vec<(String, Response)> {
                 return_to: Some(ReturnLink { url: text, name: Some(text), host_label: text }),
                 repeat: Repeat {
                     request: Some(text),
+                    page: None,
                     sign_in: None,
                     reload: true,
                     other_account: None,
@@ -205,6 +236,14 @@ fn all_pages(text: &str) -> Vec<(String, Response)> {
         pages.push((format!("waiting-{lang}"), waiting(frame, text)));
         pages.push((format!("landing-{lang}"), landing(frame, text, Some(text))));
         pages.push((format!("server-{lang}"), landing(frame, text, None)));
+        for (name, standing) in [
+            ("connect", ConnectStanding::First),
+            ("connect_more", ConnectStanding::More),
+            ("connect_again", ConnectStanding::Again),
+            ("connected", ConnectStanding::Done),
+        ] {
+            pages.push((format!("{name}-{lang}"), connect(frame, text, standing)));
+        }
     }
     pages
 }
@@ -349,6 +388,7 @@ fn con_02_the_page_tells_first_where_the_answer_goes() {
             destructive: false,
             choice: false,
         }],
+        services: &[],
         asked_for_unknown: false,
         offers_another_account: true,
         identity_provider: "Okta",
@@ -424,6 +464,7 @@ fn amber_is_for_loopback_apps_punycode_and_names_that_imitate_others() {
             resource_name: None,
             resource: "https://mcp.example.com/mcp",
             scopes: &[],
+            services: &[],
             asked_for_unknown: false,
             offers_another_account: false,
             identity_provider: "Okta",
@@ -458,6 +499,7 @@ fn a_client_without_a_name_and_a_request_without_scopes_are_said_in_words() {
         resource_name: None,
         resource: "https://mcp.example.com/mcp",
         scopes: &[],
+        services: &[],
         asked_for_unknown: false,
         offers_another_account: true,
         identity_provider: "Okta",

@@ -16,6 +16,8 @@ pub enum NextStep {
 pub struct Repeat<'a> {
     /// The authorization request, sealed (`web/again.rs`). If it is known, both ways lead to the consent page.
     pub request: Option<&'a str>,
+    /// The path and the query of our page on which it begins, if that is another page than the one that failed.
+    pub page: Option<&'a str>,
     /// The sign-in to our own pages, if that is what came back.
     pub sign_in: Option<&'static str>,
     /// Whether the browser may load the page again.
@@ -32,6 +34,8 @@ pub struct Repeat<'a> {
 pub enum WayOn<'a> {
     /// A link to the page itself.
     Reload,
+    /// A link to another page of ours, by its path and query.
+    Page(&'a str),
     /// The form that shows the consent page for this sealed request again.
     Authorization {
         /// The request.
@@ -60,8 +64,9 @@ impl<'a> Repeat<'a> {
             NextStep::Again => match self.request {
                 Some(sealed) => Some(WayOn::Authorization { sealed, account: SAME }),
                 None => self
-                    .sign_in
-                    .map(|action| sign_in(action, SAME))
+                    .page
+                    .map(WayOn::Page)
+                    .or_else(|| self.sign_in.map(|action| sign_in(action, SAME)))
                     .or_else(|| self.reload.then_some(WayOn::Reload)),
             },
             NextStep::AnotherAccount => match self.request {
@@ -85,6 +90,7 @@ mod tests {
     #[test]
     fn a_request_that_is_known_is_repeated_and_otherwise_the_page_or_the_sign_in() {
         let all = Repeat {
+            page: None,
             request: Some("sealed"),
             sign_in: Some("/sign-in"),
             reload: true,

@@ -3,7 +3,8 @@
 use crate::config::paths;
 use crate::storage::Realm;
 
-/// Returns the path of the first page of a realm. All its other pages are below it.
+/// Returns the path of the first page of a realm. All its other pages are below it, except those of the account that
+/// connect a service ([`paths::CONNECT`]).
 pub const fn home(realm: Realm) -> &'static str {
     match realm {
         Realm::Admin => "/",
@@ -20,8 +21,11 @@ pub(super) fn own_path(realm: Realm, path: &str) -> Option<&str> {
     }
     let is_plain = |segment: &str| !matches!(segment, "." | "..") && !segment.contains('%');
     let (before_query, _) = path.split_once(['?', '#']).unwrap_or((path, ""));
-    let below = before_query.strip_prefix(home(realm).trim_end_matches('/'))?;
-    let plain = (below.is_empty() || below.starts_with('/'))
+    let below = before_query.strip_prefix(home(realm).trim_end_matches('/'));
+    let is_below = below.is_some_and(|below| below.is_empty() || below.starts_with('/'));
+    // A link to connect a service needs the session of the account too.
+    let connects = realm == Realm::Account && paths::is_connect_page(before_query);
+    let plain = (is_below || connects)
         && path.starts_with('/')
         && !path.starts_with("//")
         && before_query.split('/').all(is_plain)
@@ -36,8 +40,17 @@ mod tests {
 
     #[test]
     fn only_a_path_of_the_realm_is_our_own() {
-        for path in ["/", "/account", "/account/", "/account/confirm", "/account?x=y", "/account#x"]
-        {
+        let own = [
+            "/",
+            "/account",
+            "/account/",
+            "/account/confirm",
+            "/account?x=y",
+            "/account#x",
+            "/connect/github",
+            "/connect/github?for=https%3A%2F%2Fmcp.example.com%2Fmcp",
+        ];
+        for path in own {
             assert_eq!(own_path(Realm::Account, path), Some(path));
         }
         let others = [
@@ -60,6 +73,15 @@ mod tests {
             "/account%2f..",
             "/account x",
             "https://evil.example/account",
+            "/connect",
+            "/connect/",
+            "/connect/..",
+            "/connect/../consent",
+            "/connect/github/x",
+            "/connect/GitHub",
+            "//connect/github",
+            "/connect//evil.example",
+            "/connect/%2e%2e",
         ];
         for path in others {
             assert_eq!(own_path(Realm::Account, path), None, "{path}");

@@ -46,6 +46,7 @@ pub fn sign_in_page(browser: &Browser, go_on: &str, anew: bool) -> Response {
     let w = &frame.words().sign_in;
     let (explanation, action) = match browser.realm {
         Realm::Admin => (&w.admin, "/sign-in"),
+        Realm::Account if go_on.starts_with(paths::CONNECT) => (&w.connect, paths::ACCOUNT_SIGN_IN),
         Realm::Account => (&w.account, paths::ACCOUNT_SIGN_IN),
     };
     let template = SignInTemplate {

@@ -98,6 +98,7 @@ async fn p8_no_canary_is_in_logs_pages_audit_trail_or_database() {
         format!("portcullis-remembered-{i}={}", secret("rc")),
         format!("portcullis-signing-in-account={}", marked("underway")),
         format!("portcullis-person={}", marked("person")),
+        format!("portcullis-connect-{i}={}", secret("bb")),
     ]
     .join("; ");
     let with_cookies = [("cookie", cookies.as_str()), ("accept", "text/html")];
@@ -107,6 +108,15 @@ async fn p8_no_canary_is_in_logs_pages_audit_trail_or_database() {
         app.at("/account"),
         app.at("/account/signed-in"),
         app.at("/waiting"),
+        app.at("/account/connections"),
+        app.at("/account/connections/confirm"),
+        app.at("/account/connections/remove"),
+        app.at("/connect/github"),
+        app.at(&format!(
+            "/auth/connect/github/callback?code={}&state={}",
+            marked("service-code"),
+            secret("cx")
+        )),
         app.at("/waiting/cancel"),
         app.at("/authorize/again"),
         app.at("/"),

@@ -68,12 +68,27 @@ async fn pages_of_the_flow_keep_their_opener_and_all_others_do_not() {
     let denied = client.decide(&form, "deny").await;
     let broken = app.http.get(&app.at("/authorize?client_id=x")).await;
     let callback = app.http.get(&app.at("/auth/callback?state=x&code=y")).await;
-    for (what, page) in
-        [("consent", &consent), ("deny", &denied), ("refusal", &broken), ("callback", &callback)]
-    {
+    let connect = app.http.get(&app.at("/connect/github")).await;
+    let connected = app.http.get(&app.at("/auth/connect/github/callback?state=x&code=y")).await;
+    for (what, page) in [
+        ("consent", &consent),
+        ("deny", &denied),
+        ("refusal", &broken),
+        ("callback", &callback),
+        ("connect", &connect),
+        ("connected", &connected),
+    ] {
         assert_eq!(page.header("cross-origin-opener-policy"), None, "{what}");
     }
-    for path in ["/account", "/account/confirm", "/account/signed-in", "/account/sign-in"] {
+    for path in [
+        "/account",
+        "/account/confirm",
+        "/account/signed-in",
+        "/account/sign-in",
+        "/account/connections",
+        "/account/connections/confirm",
+        "/account/connections/remove",
+    ] {
         let page = app.http.get(&app.at(path)).await;
         assert_eq!(page.header("cross-origin-opener-policy"), Some("same-origin"), "{path}");
     }
@@ -284,6 +299,11 @@ async fn xs_02_no_other_origin_reads_a_page() {
         "/account/disconnect",
         "/account/sign-out",
         "/account/language",
+        "/account/connections",
+        "/account/connections/confirm",
+        "/account/connections/remove",
+        "/connect/github",
+        "/auth/connect/github/callback",
         "/nothing",
     ] {
         urls.push(app.at(path));

@@ -237,6 +237,7 @@ impl World {
             resource: RESOURCES[resource].to_owned(),
             scopes: scopes(bits),
             unknown_scopes: String::new(),
+            upstream: std::collections::BTreeSet::new(),
             account: None,
             trace: None,
         };
