@@ -13,6 +13,7 @@ mod admin;
 mod bridge;
 mod cli;
 mod clients;
+mod connections;
 mod demo;
 mod end_to_end;
 mod endpoints;
