@@ -3,9 +3,10 @@
 import os
 
 import httpx2
-from fastmcp import FastMCP
+from fastmcp import Context, FastMCP
 from fastmcp.exceptions import ToolError
 from fastmcp.server.dependencies import get_http_headers
+from mcp_types import ElicitRequest, ElicitRequestURLParams, InputRequiredResult
 
 PORT = int(os.environ.get("PORT", "9012"))
 ISSUER = os.environ.get("ISSUER", "http://127.0.0.1:8000")  # `public_url` of Portcullis
@@ -14,6 +15,14 @@ SECRET = os.environ["MCP_SERVER_SECRET"]  # `introspection_secret` of the resour
 GITHUB = os.environ.get("GITHUB_API", "https://api.github.com")
 
 server = FastMCP("github")
+
+
+class NotConnected(Exception):
+    """The person has to open a page of Portcullis first."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.url = url
 
 
 async def token_from_exchange() -> str:
@@ -29,9 +38,20 @@ async def token_from_exchange() -> str:
         raise ToolError("GitHub does not answer now. Try again in a moment.")
     body = answer.json()
     if url := body.get("connect_url"):
-        raise ToolError(f"Connect your GitHub account here, then try again: {url}")
+        raise NotConnected(url)
     answer.raise_for_status()
     return body["access_token"]
+
+
+def ask_to_connect(ctx: Context, url: str) -> InputRequiredResult:
+    """Asks the person to open the link: with MCP 2026-07-28 if their client can show it, and in words otherwise."""
+    request = ctx.request_context
+    capabilities = request.session.client_capabilities
+    elicitation = capabilities.elicitation if capabilities else None
+    if request.protocol_version < "2026-07-28" or elicitation is None or elicitation.url is None:
+        raise ToolError(f"Connect your GitHub account here, then try again: {url}")
+    params = ElicitRequestURLParams(message="Connect your GitHub account, then continue.", url=url)
+    return InputRequiredResult(input_requests={"connect": ElicitRequest(params=params)})
 
 
 async def ask_github(token: str, path: str):
@@ -49,10 +69,14 @@ async def who_am_i() -> str:
 
 
 @server.tool
-async def my_repositories() -> list[str]:
+async def my_repositories(ctx: Context) -> list[str] | InputRequiredResult:
     """Lists your repositories on GitHub."""
     # By exchange: this tool asks for the token itself, only when it needs one.
-    return [found["full_name"] for found in await ask_github(await token_from_exchange(), "/user/repos")]
+    try:
+        token = await token_from_exchange()
+    except NotConnected as missing:
+        return ask_to_connect(ctx, missing.url)
+    return [found["full_name"] for found in await ask_github(token, "/user/repos")]
 
 
 if __name__ == "__main__":
