@@ -351,13 +351,7 @@ impl KeyRing {
         let is_new = remembered.is_none();
         let claims = match remembered {
             Some(claims) => claims,
-            None => {
-                let claims: AccessToken = proven(&keys, token, is_access_token)?;
-                if claims.iss != *self.issuer {
-                    return Err(TokenInvalid::Claims);
-                }
-                Arc::new(claims)
-            }
+            None => Arc::new(self.proven_access_token(&keys, token)?),
         };
         if now >= Timestamp::from_unix(claims.exp) {
             keys.verified.remove(&hash);
@@ -370,6 +364,16 @@ impl KeyRing {
             keys.verified.insert(hash, Arc::clone(&claims));
         }
         Ok(claims)
+    }
+
+    /// Makes all checks of an access token that do not depend on the time.
+    fn proven_access_token(
+        &self,
+        keys: &SigningKeys,
+        token: &str,
+    ) -> Result<AccessToken, TokenInvalid> {
+        let claims: AccessToken = proven(keys, token, is_access_token)?;
+        if claims.iss == *self.issuer { Ok(claims) } else { Err(TokenInvalid::Claims) }
     }
 }
 

@@ -216,17 +216,13 @@ fn refused(refusal: &dyn Refusal) -> Response {
     if let Some(left_out) = REFUSED.admit(&reason) {
         tracing::info!(code = code.as_str(), reason, left_out, "refused");
     }
-    let answer = match code {
-        // All causes look the same, so that probing codes and tokens reveals nothing.
-        ErrorCode::InvalidGrant => error(status(code), code, Some(INVALID_GRANT)),
-        _ => {
-            let mut body = error_body(code, Some(&reason));
-            if let Some(url) = refusal.connect_url() {
-                body["connect_url"] = url.into();
-            }
-            json(status(code), &body)
-        }
-    };
+    // All causes look the same, so that probing codes and tokens reveals nothing.
+    let described = if code == ErrorCode::InvalidGrant { INVALID_GRANT } else { &reason };
+    let mut body = error_body(code, Some(described));
+    if let Some(url) = refusal.connect_url() {
+        body["connect_url"] = url.into();
+    }
+    let answer = json(status(code), &body);
     if code == ErrorCode::TemporarilyUnavailable {
         return retry(answer, RETRY_AFTER);
     }
