@@ -13,6 +13,8 @@ const PAGES: &[&str] = &[
     "/client?id=x",
     "/grants",
     "/confirm?act=block_client&id=x",
+    "/connections",
+    "/confirm?act=remove_service&id=x",
     "/people",
     "/person?sub=x",
     "/refused",
@@ -33,6 +35,7 @@ const FORMS: &[&str] = &[
     "/clients/edit",
     "/clients/patterns",
     "/grant",
+    "/connections",
     "/person",
     "/keys",
     "/notifications",
@@ -173,7 +176,7 @@ async fn a_viewer_sees_everything_and_changes_nothing() {
     assert!(!page.contains("value=\"block\""), "{page}");
     for page in ["/", "/clients", "/clients/patterns", "/grants", "/people", "/servers", "/keys"]
         .into_iter()
-        .chain(["/notifications", "/usage", "/audit"])
+        .chain(["/notifications", "/usage", "/audit", "/connections"])
     {
         let page = bob.page(page).await;
         // Searching and verifying change nothing; signing out is for everybody.

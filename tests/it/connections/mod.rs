@@ -9,3 +9,4 @@ mod exchange;
 mod gateway;
 mod leaks;
 mod pages;
+mod storage;

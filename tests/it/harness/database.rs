@@ -158,6 +158,9 @@ impl Database {
             "usage_keys",
             "usage_hours",
             "usage_days",
+            "connections",
+            "connection_attempts",
+            "token_revocations",
         ] {
             let rows: Vec<String> =
                 sqlx::query_scalar(AssertSqlSafe(format!("SELECT CAST(t AS TEXT) FROM {table} t")))

@@ -196,7 +196,7 @@ async fn p8_no_canary_is_in_logs_pages_audit_trail_or_database() {
     for path in ["/", "/clients", "/clients/patterns", "/grants", "/people", "/keys", "/audit"]
         .into_iter()
         .chain(["/servers", "/notifications", "/usage", "/usage/export"])
-        .chain(["/refused", "/servers/draft"])
+        .chain(["/refused", "/servers/draft", "/connections"])
     {
         shown.add(&admin.get(path).await);
     }

@@ -9,7 +9,7 @@ use portcullis::config::paths;
 use regex_lite::Regex;
 use serde_json::{Value, json};
 
-use crate::harness::TestApp;
+use crate::harness::{Setup, TestApp};
 use crate::repository::documents;
 
 /// Labels that Prometheus adds to what it scrapes, and `le`, which histograms have.
@@ -21,12 +21,21 @@ fn read(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
 }
 
+/// A service that people can connect: each has its own series.
+const A_SERVICE: &str = r#"
+[[connection]]
+name          = "github"
+provider      = "github"
+client_id     = "portcullis"
+client_secret = "service-secret"
+"#;
+
 /// Series by name, each with its labels and their values.
 type Series = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
 
 /// Returns the series of a server that was used.
 async fn series() -> Series {
-    let app = TestApp::start().await;
+    let app = TestApp::with(Setup::toml(A_SERVICE)).await;
     let (client, tokens) = app.tokens_of("bob").await;
     client.call_tool(&tokens.access_token, "create-todo", json!({ "title": "x" })).await;
     app.metrics().await; // the admin listener has been asked, too
