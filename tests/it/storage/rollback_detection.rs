@@ -32,6 +32,9 @@ const TABLES: &[&str] = &[
     "web_sessions",
     "scope_challenges",
     "mcp_tasks",
+    "connections",
+    "connection_attempts",
+    "token_revocations",
     "audit_gaps",
     "audit_events",
 ];

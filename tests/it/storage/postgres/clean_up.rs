@@ -94,6 +94,20 @@ const KINDS: &[Kind] = &[
         revived: "UPDATE mcp_tasks SET expires_at = $now + 600",
     },
     Kind {
+        table: "connection_attempts",
+        made: "INSERT INTO connection_attempts (id, state_hash, binding_hash, subject, web_session_id, name,
+                                                scopes, resource, request, created_at, expires_at)
+               VALUES ('odd', '', '', '', '', '', '', '', '', 1, 1)",
+        revived: "UPDATE connection_attempts SET expires_at = $now + 600",
+    },
+    Kind {
+        table: "connections",
+        made: "INSERT INTO connections (id, subject, name, provider_key, scopes, tokens, access_until, version,
+                                        state, state_at, created_at)
+               VALUES ('odd', '', '', '', '', '', 0, 1, 'broken', 1, 1)",
+        revived: "UPDATE connections SET state = 'active'",
+    },
+    Kind {
         table: "upstream_sign_outs",
         made: "INSERT INTO upstream_sign_outs (id, number, expires_at) VALUES ('odd', 1, 1)",
         revived: "UPDATE upstream_sign_outs SET number = 2, expires_at = $now + 600",
