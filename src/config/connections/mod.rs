@@ -51,6 +51,7 @@ pub struct ConnectionConfig {
 
 /// Where a service is.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "there are few, and they do not move")]
 pub enum ServiceEndpoints {
     /// Known from the preset or the configuration.
     Stated {

@@ -138,7 +138,7 @@ enum ServiceKind {
 impl ServiceKind {
     const fn preset(&self) -> &'static ConnectionPreset {
         match self {
-            Self::Service(preset) | Self::SignIn { preset, .. } => *preset,
+            Self::Service(preset) | Self::SignIn { preset, .. } => preset,
         }
     }
 
@@ -257,7 +257,7 @@ fn client_secret(
 
 fn client_auth(r: &mut ConfigReader, key: &str) -> Option<ClientAuth> {
     let text = r.text(key)?;
-    let words = || ClientAuth::VARIANTS.iter().map(|method| <&str>::from(method));
+    let words = || ClientAuth::VARIANTS.iter().map(<&str>::from);
     let method = text.parse().ok();
     if method.is_none() {
         let list = words().collect::<Vec<_>>().join(", ");
