@@ -48,6 +48,13 @@ pub struct DoctorArguments {
     /// token, and the token and authorization endpoints get a code and a client that do not exist
     #[arg(long)]
     register: bool,
+    #[command(flatten)]
+    output: DoctorOutput,
+}
+
+/// How findings are printed.
+#[derive(clap::Args)]
+struct DoctorOutput {
     /// Print every step, not only warnings and failures
     #[arg(long, short)]
     verbose: bool,
@@ -74,7 +81,7 @@ impl Report {
 pub(super) fn run(arguments: &DoctorArguments) -> ExitCode {
     telemetry::install(Some("error"), LogFormat::Text);
     if arguments.connections {
-        return ExitCode::from(connections::run(&arguments.file, arguments.json));
+        return ExitCode::from(connections::run(&arguments.file, arguments.output.json));
     }
     let url = match parse(arguments.url.as_deref().unwrap_or_default()) {
         Ok(url) => url,
@@ -122,7 +129,8 @@ pub async fn walk(url: &Url, register: bool) -> Vec<Report> {
 }
 
 fn print(url: &Url, reports: &[Report], arguments: &DoctorArguments) -> Result<(), String> {
-    let text = if arguments.json { as_json(url, reports) } else { as_text(reports, arguments) };
+    let text =
+        if arguments.output.json { as_json(url, reports) } else { as_text(reports, arguments) };
     output::print(&text)
 }
 
@@ -139,7 +147,7 @@ fn as_json(url: &Url, reports: &[Report]) -> String {
 
 fn as_text(reports: &[Report], arguments: &DoctorArguments) -> String {
     let mut text = String::new();
-    for (clients, report) in grouped(reports, arguments.verbose) {
+    for (clients, report) in grouped(reports, arguments.output.verbose) {
         let mark = mark(report);
         if mark == FindingMark::Ok && output::is_quiet() {
             continue;
@@ -150,7 +158,7 @@ fn as_text(reports: &[Report], arguments: &DoctorArguments) -> String {
             clients.join(", ")
         };
         let _ = writeln!(text, "{mark}  {clients}");
-        for finding in shown(report, arguments.verbose) {
+        for finding in shown(report, arguments.output.verbose) {
             let _ = writeln!(text, "        {:18} {}", finding.probe, printable(&finding.found));
             for line in finding.hint.iter().flat_map(|hint| hint.lines()) {
                 let _ = writeln!(text, "                           → {line}");
@@ -239,8 +247,7 @@ mod tests {
             connections: false,
             file: ConfigFile { config: None },
             register: true,
-            verbose: false,
-            json: false,
+            output: DoctorOutput { verbose: false, json: false },
         };
         as_text(reports, &arguments)
     }
