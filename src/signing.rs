@@ -349,9 +349,10 @@ impl KeyRing {
         hash.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
         let remembered = keys.verified.get(&hash);
         let is_new = remembered.is_none();
-        let claims = match remembered {
-            Some(claims) => claims,
-            None => Arc::new(self.proven_access_token(&keys, token)?),
+        let claims = if let Some(claims) = remembered {
+            claims
+        } else {
+            Arc::new(self.proven_access_token(&keys, token)?)
         };
         if now >= Timestamp::from_unix(claims.exp) {
             keys.verified.remove(&hash);

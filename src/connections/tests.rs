@@ -6,12 +6,16 @@ use std::path::Path;
 use std::time::Duration;
 
 use axum::http::Response;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use super::account::{ServiceAccount, read};
 use super::authorize::scopes_to_ask;
 use super::granted::{granted, missing};
+use crate::clock::Timestamp;
 use crate::config::{Config, ConnectionConfig};
+use crate::upstream::id_token::{DirectIdToken, claims_of_direct};
 use crate::upstream::token_response::{self, ResponseForm, TokenFailure};
 
 fn service(provider: &str, scopes: &[&str], lines: &str) -> ConnectionConfig {
@@ -458,4 +462,46 @@ fn each_service_tells_the_account_in_its_own_place() {
         let none = read(&config.preset.account, &json!({ "id": [], "login": "", "sub": null }));
         assert_eq!(none, ServiceAccount::default(), "{provider}");
     }
+}
+
+#[test]
+fn ut_02_an_id_token_must_be_the_one_of_this_request() {
+    let good = json!({
+        "iss": "https://i.example", "aud": "id", "sub": "1", "nonce": "n", "exp": 2000,
+    });
+    let issuers = texts(&["https://i.example"]);
+    let now = Timestamp::from_unix(1000);
+    let expected = DirectIdToken { issuers: &issuers, client_id: "id", nonce: "n", now };
+    let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let check = |claims: &Value, expected: &DirectIdToken<'_>| {
+        let token = format!("{}.{}.c2ln", part(&json!({ "alg": "RS256" })), part(claims));
+        claims_of_direct(&token, expected)
+    };
+    assert_eq!(check(&good, &expected), Ok(good.clone()));
+    for (claim, value, said) in [
+        ("iss", json!("https://evil.example"), "iss is another issuer"),
+        ("iss", json!(null), "iss is missing"),
+        ("aud", json!("another"), "aud does not name us"),
+        ("aud", json!(["id", "another"]), "aud names others beside us, and azp is missing"),
+        ("azp", json!("another"), "azp is not us"),
+        ("exp", json!(900), "exp: expired, by our clock"),
+        ("exp", json!(null), "exp is missing"),
+        ("nonce", json!("of another"), "nonce is that of another request"),
+        ("nonce", json!(null), "nonce is missing"),
+    ] {
+        let mut claims = good.clone();
+        claims[claim] = value;
+        assert_eq!(check(&claims, &expected), Err(said.to_owned()), "{claim}");
+    }
+    // A service whose issuer is not known.
+    let mut claims = good;
+    claims["iss"] = "https://any.example".into();
+    assert!(check(&claims, &DirectIdToken { issuers: &[], ..expected }).is_ok());
+    assert!(
+        claims_of_direct(
+            "no.jwt",
+            &DirectIdToken { issuers: &[], client_id: "id", nonce: "n", now }
+        )
+        .is_err()
+    );
 }

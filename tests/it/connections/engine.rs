@@ -431,13 +431,11 @@ async fn the_granted_scopes_count_and_not_those_that_were_asked_for() {
 
 #[tokio::test]
 async fn ut_02_an_answer_of_another_issuer_or_for_another_request_is_refused() {
-    for (what, change) in [
-        (
-            "another issuer",
-            (|service| service.name_issuer("https://evil.example")) as fn(&FakeService),
-        ),
+    let changes: [(&str, fn(&FakeService)); 2] = [
+        ("another issuer", |service| service.name_issuer("https://evil.example")),
         ("another nonce", |service| service.name_nonce("of another request")),
-    ] {
+    ];
+    for (what, change) in changes {
         let world = World::of("oidc").await;
         change(&world.service);
         let console = Console::account(&world.app).signed_in(&world.app, "alice").await;

@@ -63,16 +63,14 @@ fn for_person(
     answer: impl Fn(&DemoPerson) -> Value,
 ) -> Response {
     let token = request.header("authorization").and_then(|value| value.strip_prefix("Bearer "));
-    match token.and_then(|token| tokens::person_of(idp, token)) {
-        Some(person) => json_answer(StatusCode::OK, &answer(&person)),
-        None => {
-            let error = json!({ "error": "invalid_token" });
-            let mut response = json_answer(StatusCode::UNAUTHORIZED, &error);
-            let challenge = HeaderValue::from_static("Bearer error=\"invalid_token\"");
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
-            response
-        }
+    if let Some(person) = token.and_then(|token| tokens::person_of(idp, token)) {
+        return json_answer(StatusCode::OK, &answer(&person));
     }
+    let error = json!({ "error": "invalid_token" });
+    let mut response = json_answer(StatusCode::UNAUTHORIZED, &error);
+    let challenge = HeaderValue::from_static("Bearer error=\"invalid_token\"");
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+    response
 }
 
 /// The person's address at the calendar, which is not the one of the identity provider.
