@@ -379,6 +379,8 @@ CREATE TABLE token_revocations (
     id           TEXT PRIMARY KEY NOT NULL,
     connection   TEXT NOT NULL,              -- name of the [[connection]]; empty: the identity provider
     provider_key TEXT NOT NULL,              -- that of the connection; the issuer of the identity provider
+    owner        TEXT NOT NULL DEFAULT '',   -- our sub; of a sign-in its upstream session; empty: another account
+                                             -- has replaced this one
     tokens       TEXT NOT NULL,              -- JSON, sealed; empty: a mark
     due_at       BIGINT NOT NULL,            -- the next attempt
     attempts     BIGINT NOT NULL,

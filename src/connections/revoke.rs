@@ -90,7 +90,7 @@ impl ConnectionsInner {
             );
             return Ok(());
         };
-        if !config.revokes {
+        if !config.revokes || (due.is_replaced && config.preset.revokes_all) {
             return Ok(()); // it would end tokens that are in use
         }
         let service = self.resolve(config).await.map_err(|error| error.to_string())?;
@@ -110,6 +110,9 @@ impl ConnectionsInner {
         let found = self.upstream.service_metadata().await.map_err(|error| error.to_string())?;
         let Some(url) = found.revoke else { return Ok(()) };
         let call = RevocationCall::of_provider(client.preset);
+        if due.is_replaced && call == RevocationCall::Google {
+            return Ok(()); // it would end the tokens of the new sign-in too
+        }
         let login = ClientLogin {
             client_id: &client.client_id,
             client_secret: client.client_secret.expose(),

@@ -90,8 +90,8 @@ impl Storage {
     ) -> Result<PutConnection, StorageError> {
         let mut step = self.begin().await?;
         if !finish_attempt(&mut step, attempt_id, new, now).await? {
-            self.queue_revocation(&mut step, (&new.name, &new.provider_key), &new.tokens, now)
-                .await?;
+            let place = (new.name.as_str(), new.provider_key.as_str());
+            self.queue_revocation(&mut step, place, &new.subject, &new.tokens, now).await?;
             step.commit().await?;
             return Ok(PutConnection::Refused);
         }
@@ -149,7 +149,7 @@ impl Storage {
         let Some(row) = row else { return Ok(false) };
         let former = self.read_former(&row, subject, name)?;
         if let Some(tokens) = &former.tokens {
-            self.queue_revocation(step, (name, &former.provider_key), tokens, now).await?;
+            self.queue_revocation(step, (name, &former.provider_key), subject, tokens, now).await?;
         }
         step.record(event.named("connection_removed").subject(subject).with("connection", name))
             .await?;
@@ -209,7 +209,8 @@ impl Storage {
         let mut tokens = new.tokens.clone();
         if is_other_client || is_other_account {
             if let Some(old) = &former.tokens {
-                self.queue_revocation(step, (&new.name, &former.provider_key), old, now).await?;
+                self.queue_revocation(step, (&new.name, &former.provider_key), "", old, now)
+                    .await?;
             }
         } else if tokens.refresh_token.is_none() && former.is_active {
             // Google and others issue a refresh token only at the first time: the stored one is still valid.

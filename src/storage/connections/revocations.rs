@@ -32,6 +32,9 @@ pub struct DueRevocation {
     /// Identifies client and token endpoint of the service; for the identity provider its issuer.
     pub provider_key: String,
     pub tokens: ServiceTokens,
+    /// Whether the person has connected the same service again, or has signed in again, since. Some services
+    /// end all tokens of a person and a client with one of them.
+    pub is_replaced: bool,
     /// Earlier attempts.
     pub attempts: u32,
     /// When they were queued.
@@ -55,11 +58,13 @@ fn bound_to(id: &str, connection: &str, provider_key: &str) -> String {
 
 impl Storage {
     /// Queues tokens for revocation, in the caller's transaction. The service is given by its name, empty for
-    /// the identity provider, and by its provider key.
+    /// the identity provider, and by its provider key. `owner` is our `sub`, or the upstream session; empty, if
+    /// nothing that the person connects now can have to do with these tokens.
     pub(super) async fn queue_revocation(
         &self,
         step: &mut Transaction,
         (connection, provider_key): (&str, &str),
+        owner: &str,
         tokens: &ServiceTokens,
         now: Timestamp,
     ) -> Result<(), StorageError> {
@@ -70,14 +75,16 @@ impl Storage {
         let sealed = self.seal_json(TOKENS, &bound_to(&id, connection, provider_key), tokens)?;
         sqlx::query(
             "INSERT INTO token_revocations
-                 (id, connection, provider_key, tokens, due_at, attempts, leased_until, created_at)
-             VALUES ($1, $2, $3, $4, $5, 0, 0, $5)",
+                 (id, connection, provider_key, tokens, due_at, attempts, leased_until, created_at,
+                  owner)
+             VALUES ($1, $2, $3, $4, $5, 0, 0, $5, $6)",
         )
         .bind(id)
         .bind(connection)
         .bind(provider_key)
         .bind(sealed)
         .bind(now.unix())
+        .bind(owner)
         .execute(&mut **step)
         .await?;
         Ok(())
@@ -113,7 +120,10 @@ impl Storage {
                 remove(&mut step, &id).await?;
             } else if let Some(row) = lease(&mut step, &id, now).await? {
                 match self.read_due(&row, id.clone(), now.plus(LEASE))? {
-                    Some(due) => taken.push(due),
+                    Some(mut due) => {
+                        due.is_replaced = is_replaced(&mut step, &row, &connection, now).await?;
+                        taken.push(due);
+                    }
                     // Moved, copied or changed in the database: whose tokens they are is not known.
                     None => remove(&mut step, &id).await?,
                 }
@@ -141,6 +151,7 @@ impl Storage {
             connection,
             provider_key,
             tokens,
+            is_replaced: false,
             attempts: u32::try_from(attempts.saturating_sub(1)).unwrap_or_default(),
             created_at: moment(row, "created_at")?,
             leased_until,
@@ -201,13 +212,41 @@ async fn lease(
     let taken = sqlx::query(
         "UPDATE token_revocations SET leased_until = $3, attempts = attempts + 1
          WHERE id = $1 AND (due_at <= $2 OR due_at > $4) AND (leased_until <= $2 OR leased_until > $4)
-         RETURNING connection, provider_key, tokens, attempts, created_at",
+         RETURNING connection, provider_key, owner, tokens, attempts, created_at",
     )
     .bind(id)
     .bind(now.unix())
     .bind(now.plus(LEASE).unix())
     .bind(now.plus(NONSENSE).unix());
     Ok(taken.fetch_optional(&mut **step).await?)
+}
+
+/// Returns whether the owner of an entry has such tokens again.
+async fn is_replaced(
+    step: &mut Transaction,
+    row: &AnyRow,
+    connection: &str,
+    now: Timestamp,
+) -> Result<bool, StorageError> {
+    let owner: String = column(row, "owner")?;
+    let again = if connection.is_empty() {
+        sqlx::query(
+            "SELECT id FROM grants WHERE session_id = $1 AND revoked_at IS NULL AND expires_at > $2
+             UNION ALL
+             SELECT id FROM authorization_codes
+             WHERE session_id = $1 AND redeemed_at IS NULL AND expires_at > $2
+             LIMIT 1",
+        )
+        .bind(owner)
+        .bind(now.unix())
+    } else {
+        sqlx::query(
+            "SELECT id FROM connections WHERE subject = $1 AND name = $2 AND state = 'active'",
+        )
+        .bind(owner)
+        .bind(connection)
+    };
+    Ok(again.fetch_optional(&mut **step).await?.is_some())
 }
 
 async fn remove(step: &mut Transaction, id: &str) -> Result<(), StorageError> {

@@ -130,7 +130,7 @@ impl Storage {
         .execute(&mut **step)
         .await?;
         let issuer: String = column(session, "issuer")?;
-        self.queue_revocation(step, ("", &issuer), &of_session(tokens), now).await
+        self.queue_revocation(step, ("", &issuer), id, &of_session(tokens), now).await
     }
 
     /// Removes sessions that nothing has used since `before`, at most `rows`, and queues the tokens of those that
@@ -162,7 +162,8 @@ impl Storage {
             }
             // What cannot be opened is of no use to anybody.
             if let Ok(tokens) = self.open_json(TOKENS, &id, &column::<String>(row, "tokens")?) {
-                self.queue_revocation(&mut step, ("", &issuer), &of_session(tokens), now).await?;
+                self.queue_revocation(&mut step, ("", &issuer), &id, &of_session(tokens), now)
+                    .await?;
             }
         }
         step.commit().await?;

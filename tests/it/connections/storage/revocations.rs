@@ -62,6 +62,27 @@ async fn an_entry_is_given_up_after_a_day() {
     assert_eq!(store.database.number("SELECT COUNT(*) FROM token_revocations").await, 0);
 }
 
+/// Google ends all tokens of a person and a client with one of them.
+#[tokio::test]
+async fn an_entry_says_whether_its_person_has_connected_the_service_again() {
+    let store = Store::new().await;
+    store.connect(&github()).await;
+    store.remove(BOB, "github").await;
+    let due = store.due().await;
+    assert!(!due[0].is_replaced);
+    store.connect(&github()).await;
+    store.settle(&due[0], Settled::Again(store.now())).await;
+    let due = store.due().await;
+    assert!(due[0].is_replaced);
+    store.settle(&due[0], Settled::Done).await;
+    // Another account has nothing to do with the tokens of the former one.
+    let other = NewConnection { account_key: Some("2".to_owned()), ..github() };
+    store.connect(&other).await;
+    let due = store.due().await;
+    assert_eq!(due.len(), 1);
+    assert!(!due[0].is_replaced);
+}
+
 #[tokio::test]
 async fn at_most_twenty_entries_are_taken_at_once() {
     let store = Store::new().await;
