@@ -681,7 +681,8 @@ async fn connections_are_taken_over_without_a_restart() {
     assert!(changed.iter().all(|key| key.starts_with("connection[0].")), "{changed:?}");
     assert!(changed.contains(&"connection[0].client_secret".to_owned()), "{changed:?}");
     assert!(waiting.is_empty(), "{waiting:?}");
-    let known = app.config().connection("notes").unwrap();
+    let config = app.config();
+    let known = config.connection("notes").unwrap();
     assert_eq!(
         (known.title.as_str(), known.scopes.as_slice()),
         ("notes", ["notes".to_owned()].as_slice())
