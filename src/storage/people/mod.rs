@@ -2,6 +2,7 @@
 //! `search.rs`.
 
 mod list;
+mod other_issuer;
 mod search;
 
 use super::revocation::{Counted, Ended, RevocationScope, end_as_counted};
@@ -54,7 +55,7 @@ impl Storage {
         // Locks the row, so that a concurrent block either waits or is already visible.
         let known = sqlx::query(
             "UPDATE people SET last_seen_at = $2 WHERE subject = $1
-             RETURNING blocked_at, words_digest",
+             RETURNING blocked_at, words_digest, issuer",
         );
         let known = known.bind(subject).bind(now.unix()).fetch_optional(&mut **step).await?;
         let is_new = known.is_none();
@@ -67,7 +68,7 @@ impl Storage {
                           words_digest, upstream)
                      VALUES ($1, $2, $3, $4, $4, $5, $6)
                      ON CONFLICT (subject) DO UPDATE SET last_seen_at = $4
-                     RETURNING blocked_at, words_digest",
+                     RETURNING blocked_at, words_digest, issuer",
                 )
                 .bind(subject)
                 .bind(&session.issuer)
@@ -81,6 +82,9 @@ impl Storage {
         };
         if column::<Option<i64>>(&row, "blocked_at")?.is_some() {
             return Err(StorageError::ShutOut(Denied::Person));
+        }
+        if column::<String>(&row, "issuer")? != session.issuer {
+            self.take_over_person(step, session, subject, now).await?;
         }
         if column::<String>(&row, "words_digest")? != words.digest() {
             self.index_again(step, subject, &words).await?;

@@ -8,5 +8,6 @@ mod engine;
 mod exchange;
 mod gateway;
 mod leaks;
+mod other_issuer;
 mod pages;
 mod storage;
