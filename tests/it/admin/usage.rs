@@ -29,6 +29,10 @@ fn cells(page: &str, label: &str) -> Vec<String> {
 
 /// A server behind which alice and bob have called three tools.
 async fn used() -> (Backend, TestApp, String) {
+    Box::pin(calls_of_two_people()).await
+}
+
+async fn calls_of_two_people() -> (Backend, TestApp, String) {
     let backend = Backend::start().await;
     let app = backend.behind("name = \"Files\"", PURGE).await;
     let (client, alice) = tokens(&app, "alice").await;
