@@ -70,6 +70,7 @@ fn render(texts: &Texts<'_>) -> String {
                 choice: false,
             },
         ],
+        services: &[],
         asked_for_unknown: bit(2),
         offers_another_account: bit(1),
         identity_provider: texts.line(9),

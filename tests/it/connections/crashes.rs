@@ -26,7 +26,7 @@ async fn connect(url: &str, browser: &Browser, person: &str) -> Answer {
     let mut here = link;
     let mut answer = browser.get(&here).await;
     for _ in 0..20 {
-        if (300..400).contains(&answer.status) {
+        if answer.status.is_redirection() {
             answer.location().clone_into(&mut here);
             answer = browser.get(&here).await;
             continue;

@@ -107,7 +107,7 @@ impl Caller {
     }
 
     /// The token that the to-do server received last.
-    fn calendar_token(&self, app: &TestApp) -> String {
+    fn calendar_token(app: &TestApp) -> String {
         let recorded = app.todo.recorded();
         let mut tokens = recorded.iter().rev().filter_map(|seen| seen.header("x-calendar-token"));
         tokens.next().unwrap().to_owned()
@@ -153,7 +153,7 @@ async fn people_connect_their_calendars_by_a_link_and_see_their_own_days() {
     assert!(!account.contains("bob@calendar.example.com"), "{account}");
 
     // Other tools get no token, and no other program ever sees one.
-    let token = alice.calendar_token(&app);
+    let token = Caller::calendar_token(&app);
     alice.client.call_tool(&alice.tokens.access_token, "get-todos", json!({})).await;
     let recorded = app.todo.recorded();
     assert_eq!(recorded.last().unwrap().header("x-calendar-token"), None);
@@ -171,13 +171,13 @@ async fn an_expired_token_is_refreshed_and_a_restart_forgets_nothing() {
     assert_eq!(alice.events().await, ALICES_DAY);
     let requests = || app.idp.requests_to("/calendar/token");
     assert_eq!(requests(), 1);
-    let first = alice.calendar_token(&app);
+    let first = Caller::calendar_token(&app);
     for refreshes in 1..4 {
         app.advance(5 * 60);
         assert_eq!(alice.events().await, ALICES_DAY);
         assert_eq!(app.idp.requests_to("/calendar/token"), 1 + refreshes);
     }
-    assert_ne!(alice.calendar_token(&app), first);
+    assert_ne!(Caller::calendar_token(&app), first);
     assert_eq!(at_api(&app, &first).await, 401, "it has expired");
 
     app.restart().await;
@@ -191,7 +191,7 @@ async fn disconnecting_revokes_the_token_at_the_calendar_and_the_tool_answers_wi
     let alice = Caller::start(&app, "alice").await;
     alice.connect(&app).await.assert_page(200);
     assert_eq!(alice.events().await, ALICES_DAY);
-    let token = alice.calendar_token(&app);
+    let token = Caller::calendar_token(&app);
     assert_eq!(at_api(&app, &token).await, 200);
 
     alice.console.press_and_confirm("/account/connections", "action", "disconnect").await;
@@ -213,7 +213,7 @@ async fn a_token_that_the_calendar_refuses_is_replaced_or_the_person_is_asked_to
     let alice = Caller::start(&app, "alice").await;
     alice.connect(&app).await.assert_page(200);
     assert_eq!(alice.events().await, ALICES_DAY);
-    let token = alice.calendar_token(&app);
+    let token = Caller::calendar_token(&app);
     let revoke = format!("{}/calendar/revoke", app.idp.issuer());
     let form = [
         ("token", token.as_str()),

@@ -101,7 +101,9 @@ async fn tokens_for_other(app: &TestApp, person: &str) -> (McpClient, Tokens) {
 }
 
 async fn stored(app: &TestApp, event: &str) -> i64 {
-    app.database.number(&format!("SELECT COUNT(*) FROM audit_events WHERE event = '{event}'")).await
+    app.database
+        .number_of(&format!("SELECT COUNT(*) FROM audit_events WHERE event = '{event}'"))
+        .await
 }
 
 #[tokio::test]
@@ -386,7 +388,7 @@ async fn of_a_hundred_exchanges_at_once_one_asks_the_service_and_one_is_in_the_t
                     AND subject = 'oidc:demo-alice' AND detail LIKE '%\"connection\":\"github\"%'";
     assert_eq!(world.app.database.number(of_alice).await, 1);
     let with_token = format!("SELECT COUNT(*) FROM audit_events WHERE detail LIKE '%{}%'", live[0]);
-    assert_eq!(world.app.database.number(&with_token).await, 0);
+    assert_eq!(world.app.database.number_of(&with_token).await, 0);
 }
 
 #[tokio::test]

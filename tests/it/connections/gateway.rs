@@ -199,7 +199,8 @@ async fn the_sign_ins_own_token_goes_to_the_server_that_asks_for_it() {
         let token = seen.header("x-portcullis-upstream-token").unwrap().to_owned();
         let bearer = format!("Bearer {token}");
         let userinfo = format!("{}/userinfo", app.idp.issuer());
-        let about = app.http.send("GET", &userinfo, &[("authorization", &bearer)], "").await;
+        let about =
+            app.http.send("GET", &userinfo, &[("authorization", bearer.as_str())], "").await;
         assert_eq!(about.assert_status(200).json()["sub"], "demo-bob");
         token
     };
@@ -268,7 +269,7 @@ async fn ut_03_a_clients_own_header_never_reaches_the_mcp_server_however_it_is_s
                 for seen in seen {
                     let values: Vec<_> = seen.headers.get_all(HEADER).iter().collect();
                     let expected: Vec<&str> = match person {
-                        "alice" => vec![&live[0]],
+                        "alice" => vec![live[0].as_str()],
                         _ => Vec::new(),
                     };
                     assert_eq!(values, expected, "{header:?} {trailer} of {person}");
@@ -414,7 +415,7 @@ async fn a_repeated_call_waits_while_its_person_connects_the_service() {
     open["params"]["inputResponses"] = json!({ "connect-github": { "action": "accept" } });
 
     let (answer, _) =
-        futures_util::join!(world.modern(&bobs, &open), connect_as(&world.app, "bob", "github"));
+        tokio::join!(world.modern(&bobs, &open), connect_as(&world.app, "bob", "github"));
 
     assert_answered(&answer);
     assert_eq!(world.one_token(), world.service.live()[0]);
@@ -440,8 +441,7 @@ async fn a_person_who_does_not_come_back_is_asked_once_more_and_who_declines_rea
     }
     // A call that waits ends with its grant.
     again["params"]["inputResponses"] = json!({ "connect-github": { "action": "accept" } });
-    let (answer, _) =
-        futures_util::join!(world.modern(&bobs, &again), client.revoke(&bobs.refresh_token));
+    let (answer, _) = tokio::join!(world.modern(&bobs, &again), client.revoke(&bobs.refresh_token));
     answer.assert_status(401);
     assert!(world.backend.take().is_empty());
 }
@@ -744,7 +744,7 @@ async fn a_service_that_is_down_is_503_and_never_not_connected() {
     let world = world("", GITHUB).await;
     let bobs = world.with_an_old_token("bob").await;
     let fails: [&dyn Fn(); 2] = [&|| world.service.down(true), &|| {
-        world.service.answers_with(500, "{\"error\":\"server_error\"}")
+        world.service.answers_with(500, "{\"error\":\"server_error\"}");
     }];
     for fail in fails {
         fail();

@@ -168,7 +168,7 @@ impl TestApp {
         let storage = patiently(open).await;
         storage.take_database_time_from(&Clock::Manual(self.database_clock.clone()));
         let clock = Clock::Manual(self.clock.clone());
-        let app = App::new(config, clock, storage.clone()).await.unwrap();
+        let app = Box::pin(App::new(config, clock, storage.clone())).await.unwrap();
         let plain = match app.config().listen_http {
             Some(address) => Some(TcpListener::bind(address).await.unwrap()),
             None => None,

@@ -65,6 +65,7 @@ pub(crate) struct FakeService {
 }
 
 /// What the service does, and what it has done.
+#[expect(clippy::struct_excessive_bools, reason = "each is one switch of a test")]
 struct ServiceState {
     preset: String,
     /// The account that signs in next.
@@ -215,6 +216,7 @@ impl FakeService {
     }
 
     /// The next request at the token endpoint is answered so, with status 200; further ones queue.
+    #[expect(clippy::needless_pass_by_value, reason = "tests write it where they need it")]
     pub(crate) fn answers(&self, body: Value) {
         self.answers_with(200, &body.to_string());
     }

@@ -43,7 +43,7 @@ async fn a_hundred_connections_at_once_leave_one_whole_row() {
         let new = NewConnection { tokens: tokens(&format!("access {n}"), None), ..github() };
         store.put(&attempts[n], &new).await
     };
-    let puts = (0..attempts.len()).map(|n| put(n));
+    let puts = (0..attempts.len()).map(put);
 
     let outcomes = join_all(puts).await;
 
