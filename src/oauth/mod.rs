@@ -6,6 +6,7 @@ pub mod client_name;
 pub mod error;
 pub mod grant;
 pub mod pkce;
+pub mod random_key;
 pub mod redirect_uri;
 pub mod resource;
 pub mod scope;
