@@ -13,7 +13,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use quick_cache::sync::Cache;
+use quick_cache::UnitWeighter;
+use quick_cache::sync::{Cache, DefaultLifecycle};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -27,6 +28,7 @@ use strum::IntoStaticStr;
 use crate::clock::{Clock, REPLICAS_APART, Timestamp};
 use crate::config::TokenAlg;
 use crate::jose::jws::{self, Compact, HeaderError};
+use crate::oauth::random_key::RandomKeys;
 use crate::oauth::scope::ScopeSet;
 use crate::oauth::secret::new_id;
 use crate::storage::{Storage, StorageError, StoredKey};
@@ -195,8 +197,8 @@ pub struct KeyRing {
 struct SigningKeys {
     by_kid: BTreeMap<String, SigningKey>,
     jwks: Arc<str>,
-    /// Cache of the tokens that these keys have verified.
-    verified: Cache<[u8; 32], Arc<AccessToken>>,
+    /// Cache of the tokens that these keys have verified, by hash.
+    verified: Cache<[u8; 32], Arc<AccessToken>, UnitWeighter, RandomKeys>,
 }
 
 impl SigningKeys {
@@ -208,7 +210,9 @@ impl SigningKeys {
         let in_order = stored.iter().filter_map(|stored| by_kid.get(&stored.kid));
         let public: Vec<&Value> = in_order.map(|key| &key.public).collect();
         let jwks = json!({ "keys": public }).to_string().into();
-        Ok(Self { by_kid, jwks, verified: Cache::new(REMEMBERED) })
+        let (keys, lifecycle) = (RandomKeys::default(), DefaultLifecycle::default());
+        let verified = Cache::with(REMEMBERED, REMEMBERED as u64, UnitWeighter, keys, lifecycle);
+        Ok(Self { by_kid, jwks, verified })
     }
 
     /// Returns the signing key: the newest whose `signs_from` has passed. If none has passed, the clock was

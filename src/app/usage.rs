@@ -16,6 +16,7 @@ use tokio::sync::Mutex;
 use super::App;
 use super::tool_names::ToolNames;
 use crate::clock::Timestamp;
+use crate::oauth::random_key::RandomKeys;
 use crate::storage::{CallCounts, CallOutcome, CalledName, LiveGrant, StorageError, UsageKey};
 use crate::telemetry::log_throttle::LogThrottle;
 
@@ -71,8 +72,8 @@ struct GrantCounters {
     client_id: String,
     resource: String,
     /// By name; the empty one is for all without a counter of their own.
-    tools: HashMap<String, Arc<CallCounter>>,
-    methods: HashMap<&'static str, Arc<CallCounter>>,
+    tools: BTreeMap<String, Arc<CallCounter>>,
+    methods: BTreeMap<&'static str, Arc<CallCounter>>,
 }
 
 impl GrantCounters {
@@ -81,8 +82,8 @@ impl GrantCounters {
             subject: grant.subject.clone(),
             client_id: grant.client_id.clone(),
             resource: grant.resource.clone(),
-            tools: HashMap::new(),
-            methods: HashMap::new(),
+            tools: BTreeMap::new(),
+            methods: BTreeMap::new(),
         }
     }
 
@@ -139,7 +140,7 @@ impl GrantCounters {
 }
 
 /// The counters of some grants in one hour.
-type CountersByGrant = HashMap<String, GrantCounters>;
+type CountersByGrant = HashMap<String, GrantCounters, RandomKeys>;
 
 /// The counters of some grants.
 #[derive(Default)]

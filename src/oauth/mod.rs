@@ -7,6 +7,7 @@ pub mod error;
 pub mod exchange;
 pub mod grant;
 pub mod pkce;
+pub mod random_key;
 pub mod redirect_uri;
 pub mod resource;
 pub mod scope;

@@ -6,10 +6,12 @@
 //! share a limit; with 64 bits and a random key, nobody can bring that about.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher as _, BuildHasherDefault, Hasher, RandomState};
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+
+use crate::oauth::random_key::RandomKeys;
 
 /// The number of permits in use, for each person and client.
 pub(super) struct ByClient {
@@ -21,7 +23,7 @@ pub(super) struct ByClient {
 #[derive(Default)]
 struct PermitsInUse {
     hasher: RandomState,
-    people: Mutex<HashMap<u64, PersonPermits, BuildHasherDefault<IsHashed>>>,
+    people: Mutex<HashMap<u64, PersonPermits, RandomKeys>>,
 }
 
 /// A list of clients: a person uses only a few at a time, and a short list is searched faster than a map.
@@ -29,26 +31,6 @@ struct PermitsInUse {
 struct PersonPermits {
     all: u32,
     clients: Vec<(u64, u32)>,
-}
-
-/// Uses keys as they are, because they are hashes.
-#[derive(Default)]
-struct IsHashed(u64);
-
-impl Hasher for IsHashed {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 << 8) | u64::from(*byte);
-        }
-    }
-
-    fn write_u64(&mut self, key: u64) {
-        self.0 = key;
-    }
 }
 
 /// Which limit has been reached.

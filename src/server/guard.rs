@@ -115,7 +115,8 @@ fn refusal(context: &ListenerContext, request: &Request) -> Option<Response> {
     if target > limits.request_target {
         return Some(answer(StatusCode::URI_TOO_LONG, "uri_too_long", "The URL is too long"));
     }
-    if too_large(request.headers(), limits) {
+    let facts = HeaderFacts::of(request.headers());
+    if facts.are_too_large(limits) {
         return Some(answer(
             StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             "headers_too_large",
@@ -124,11 +125,11 @@ fn refusal(context: &ListenerContext, request: &Request) -> Option<Response> {
     }
     let length_twice =
         request.extensions().get::<LengthTwice>().map(|_| "it has two lengths".to_owned());
-    if let Some(why) = ambiguity(request.headers()).or(length_twice) {
+    if let Some(why) = facts.ambiguity().or(length_twice) {
         let told = format!("The request is ambiguous: {why}");
         return Some(answer(StatusCode::BAD_REQUEST, "bad_request", &told));
     }
-    if is_coded(request.headers()) {
+    if facts.is_coded() {
         let told = "No transfer coding but chunked is supported";
         return Some(answer(StatusCode::NOT_IMPLEMENTED, "not_implemented", told));
     }
@@ -159,52 +160,97 @@ fn refusal(context: &ListenerContext, request: &Request) -> Option<Response> {
     None
 }
 
-fn too_large(headers: &HeaderMap, limits: &Limits) -> bool {
-    let length = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 4;
-    let all: usize = headers.iter().map(length).sum();
-    if headers.len() > limits.header_count {
-        return true; // hyper limits their number in HTTP/1.1 only
+/// What the checks read in the headers of a request, in one pass over them.
+struct HeaderFacts<'a> {
+    headers: &'a HeaderMap,
+    /// The length of all of them in bytes, and that of the longest one.
+    bytes: usize,
+    longest: usize,
+    hosts: usize,
+    codings: usize,
+    /// The first transfer coding.
+    coding: Option<&'a HeaderValue>,
+    /// A name with an underscore.
+    with_underscore: Option<&'a str>,
+    /// Headers of tools' parameters.
+    parameters: usize,
+}
+
+impl<'a> HeaderFacts<'a> {
+    fn of(headers: &'a HeaderMap) -> Self {
+        let mut facts = Self {
+            headers,
+            bytes: 0,
+            longest: 0,
+            hosts: 0,
+            codings: 0,
+            coding: None,
+            with_underscore: None,
+            parameters: 0,
+        };
+        for (name, value) in headers {
+            let length = name.as_str().len() + value.len() + 4;
+            facts.bytes += length;
+            // A bearer token has a limit of its own (`signing::MAX_TOKEN`): the gateway refuses a longer one
+            // with a challenge.
+            if *name != header::AUTHORIZATION {
+                facts.longest = facts.longest.max(length);
+            }
+            if *name == header::HOST {
+                facts.hosts += 1;
+            } else if *name == header::TRANSFER_ENCODING {
+                facts.codings += 1;
+                facts.coding = facts.coding.or(Some(value));
+            } else if name.as_str().starts_with(PARAMETER) {
+                facts.parameters += 1;
+            } else if name.as_str().contains('_') {
+                facts.with_underscore = facts.with_underscore.or(Some(name.as_str()));
+            }
+        }
+        facts
     }
-    // A bearer token has a limit of its own (`signing::MAX_TOKEN`): the gateway refuses a longer one with a
-    // challenge.
-    let others = headers.iter().filter(|(name, _)| **name != header::AUTHORIZATION);
-    all > limits.headers || others.map(length).max().unwrap_or(0) > limits.header
+
+    /// Whether the body has a transfer coding other than `chunked`, which nothing here would decode (RFC 9112
+    /// §6.1). hyper refuses requests in which `chunked` is not the last coding, because the end of their body is
+    /// unknown.
+    fn is_coded(&self) -> bool {
+        let is_chunked =
+            |coding: &HeaderValue| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+        self.coding.is_some_and(|first| !is_chunked(first) || self.codings > 1)
+    }
+
+    fn are_too_large(&self, limits: &Limits) -> bool {
+        // hyper limits their number in HTTP/1.1 only.
+        self.headers.len() > limits.header_count
+            || self.bytes > limits.headers
+            || self.longest > limits.header
+    }
+
+    /// Returns why the next hop could read the headers as another request: there are two hosts, or a name that
+    /// many servers treat as equal to another name.
+    fn ambiguity(&self) -> Option<String> {
+        if self.hosts > 1 {
+            return Some("it has two hosts".to_owned());
+        }
+        let shown = |name: &str| name.chars().take(SHOWN_NAME).collect::<String>();
+        if let Some(name) = self.with_underscore {
+            let name = shown(name);
+            return Some(format!(
+                "the header {name} has an underscore, which many servers read as a hyphen"
+            ));
+        }
+        if self.parameters < 2 {
+            return None; // most requests: they need no set
+        }
+        let name = two_parameters_in_one(self.headers.keys().map(HeaderName::as_str))?;
+        Some(format!("many servers read the header {} and another one as the same", shown(name)))
+    }
 }
 
 /// Longest part of a header's name in an error, in characters.
 const SHOWN_NAME: usize = 64;
 /// Prefix of headers that carry parameters of tools. MCP lets a server name them by any token (SEP-2243).
 const PARAMETER: &str = "mcp-param-";
-
-/// Whether the body has a transfer coding other than `chunked`, which nothing here would decode (RFC 9112
-/// §6.1). hyper refuses requests in which `chunked` is not the last coding, because the end of their body is
-/// unknown.
-fn is_coded(headers: &HeaderMap) -> bool {
-    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    let is_chunked =
-        |coding: &HeaderValue| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
-    codings.next().is_some_and(|first| !is_chunked(first) || codings.next().is_some())
-}
-
-/// Returns why the next hop could read the headers as another request: there are two hosts, or a name that
-/// many servers treat as equal to another name.
-fn ambiguity(headers: &HeaderMap) -> Option<String> {
-    if headers.get_all(header::HOST).iter().count() > 1 {
-        return Some("it has two hosts".to_owned());
-    }
-    let names = || headers.keys().map(HeaderName::as_str);
-    let shown = |name: &str| name.chars().take(SHOWN_NAME).collect::<String>();
-    if let Some(name) = names().find(|name| name.contains('_') && !name.starts_with(PARAMETER)) {
-        let name = shown(name);
-        return Some(format!(
-            "the header {name} has an underscore, which many servers read as a hyphen"
-        ));
-    }
-    // Most requests have none or one, and need no set.
-    names().filter(|name| name.starts_with(PARAMETER)).nth(1)?;
-    let name = two_parameters_in_one(names())?;
-    Some(format!("many servers read the header {} and another one as the same", shown(name)))
-}
 
 /// Returns one of two `mcp-param-*` headers that become the same variable in servers that pass headers on as
 /// variables (CGI, WSGI, Rack): these replace every character except letters and digits with `_`.

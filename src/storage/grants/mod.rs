@@ -6,13 +6,15 @@ mod search;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quick_cache::sync::Cache;
+use quick_cache::UnitWeighter;
+use quick_cache::sync::{Cache, DefaultLifecycle};
 use tokio::time::Instant;
 
 use super::revocation::{self, RevocationScope};
 use super::upstream_sessions::Person;
 use super::{Storage, StorageError, column, moment, scopes};
 use crate::clock::Timestamp;
+use crate::oauth::random_key::RandomKeys;
 use crate::oauth::scope::ScopeSet;
 use crate::telemetry::audit::AuditEvent;
 
@@ -56,7 +58,7 @@ const REMEMBERED: usize = 10_000;
 const RECENT: Duration = Duration::from_secs(1);
 
 /// Cache of live grants. Entries from before the latest notification of ended grants are not used.
-pub(super) struct RecentGrants(Cache<String, Recent>);
+pub(super) struct RecentGrants(Cache<String, Recent, UnitWeighter, RandomKeys>);
 
 #[derive(Clone)]
 struct Recent {
@@ -68,7 +70,8 @@ struct Recent {
 
 impl RecentGrants {
     pub(super) fn new() -> Self {
-        Self(Cache::new(REMEMBERED))
+        let (keys, lifecycle) = (RandomKeys::default(), DefaultLifecycle::default());
+        Self(Cache::with(REMEMBERED, REMEMBERED as u64, UnitWeighter, keys, lifecycle))
     }
 }
 

@@ -1,7 +1,6 @@
 //! The metrics of calls to one MCP server.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 
 use parking_lot::RwLock;
 use prometheus_client::metrics::counter::Counter;
@@ -24,8 +23,9 @@ pub struct Calls {
     seconds: Histogram,
     /// Of all MCP servers.
     operations: Histograms<3>,
-    /// Those of this one that have occurred.
-    known: RwLock<HashMap<Operation, Histogram>>,
+    /// Those of this one that have occurred. A list, because it is short: the lists that they are from have few
+    /// members, and most servers answer to three methods.
+    known: RwLock<Vec<(Operation, Histogram)>>,
 }
 
 impl Calls {
@@ -47,7 +47,8 @@ impl Calls {
     /// Records a message of MCP, its kind of error (empty: none), and the time until that was known.
     pub fn operation(&self, operation: Operation, since: Instant) {
         let took = since.elapsed().as_secs_f64();
-        if let Some(known) = self.known.read().get(&operation) {
+        let is_known = |(known, _): &&(Operation, Histogram)| *known == operation;
+        if let Some((_, known)) = self.known.read().iter().find(is_known) {
             known.observe(took);
             return;
         }
@@ -59,6 +60,9 @@ impl Calls {
         ];
         let histogram = self.operations.get_or_create_owned(&labels);
         histogram.observe(took);
-        self.known.write().insert(operation, histogram);
+        let mut known = self.known.write();
+        if !known.iter().any(|(other, _)| *other == operation) {
+            known.push((operation, histogram));
+        }
     }
 }
