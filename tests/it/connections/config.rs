@@ -67,8 +67,8 @@ fn replaced(file: &str, wrong: &str, right: &str) -> String {
 /// The configuration whose connection is another service.
 fn service(lines: &str) -> String {
     let usual = "provider = \"github\"\nclient_id = \"Iv23li\"\nclient_secret = { env = \"GITHUB_SECRET\" }\nscopes = [\"repo\", \"read:org\"]\n";
-    let file = replaced(FILE, usual, &format!("{lines}\n"));
-    replaced(&file, "scopes = [\"repo\"]\n", "")
+    let file = replaced(FILE, "scopes = [\"repo\"]\n", "");
+    replaced(&file, usual, &format!("{lines}\n"))
 }
 
 /// Asserts that the configuration has exactly this problem.
@@ -595,7 +595,7 @@ async fn an_exchange_needs_an_audience_and_a_provider_that_knows_it() {
         (own("audience = \"api://x\""), "audience", "exchange is \"none\"", "rfc8693"),
         (own("scopes = [\"read\"]"), "scopes", "exchange is \"none\"", "extra_scopes"),
         (
-            rfc8693.replace("[\"read\"]", "[\"re ad\"]"),
+            own("exchange = \"rfc8693\"\naudience = \"x\"\nscopes = [\"re ad\"]"),
             "scopes",
             "is not a scope",
             "without spaces",
