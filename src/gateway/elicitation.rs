@@ -24,7 +24,7 @@ const MOST: usize = 8192;
 
 /// How a client learns that its person has to open a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Asking {
+pub(super) enum LinkShape {
     /// By a result with `resultType` `input_required` (MCP 2026-07-28).
     InputRequired,
     /// By the error -32042 (MCP 2025-11-25).
@@ -33,7 +33,7 @@ pub(super) enum Asking {
     Text,
 }
 
-impl Asking {
+impl LinkShape {
     /// Returns how the client that sent this request wants to be asked.
     pub(super) fn of(headers: &HeaderMap, message: &Value, sessions: &UrlSessions) -> Self {
         if message.pointer(IN_REQUEST).is_some_and(Value::is_object) {
@@ -118,19 +118,19 @@ mod tests {
         };
         let with_url = call(json!({ "elicitation": { "url": {} } }));
         for (session, message, asking) in [
-            (2, &with_url, Asking::InputRequired),
-            (1, &with_url, Asking::InputRequired),
-            (1, &call(json!({})), Asking::UrlError),
-            (2, &call(json!({})), Asking::Text),
-            (2, &call(json!({ "elicitation": {} })), Asking::Text),
-            (2, &call(json!({ "elicitation": { "form": {} } })), Asking::Text),
-            (2, &call(json!({ "elicitation": { "url": false } })), Asking::Text),
-            (2, &call(json!("elicitation")), Asking::Text),
+            (2, &with_url, LinkShape::InputRequired),
+            (1, &with_url, LinkShape::InputRequired),
+            (1, &call(json!({})), LinkShape::UrlError),
+            (2, &call(json!({})), LinkShape::Text),
+            (2, &call(json!({ "elicitation": {} })), LinkShape::Text),
+            (2, &call(json!({ "elicitation": { "form": {} } })), LinkShape::Text),
+            (2, &call(json!({ "elicitation": { "url": false } })), LinkShape::Text),
+            (2, &call(json!("elicitation")), LinkShape::Text),
         ] {
-            assert_eq!(Asking::of(&headers(session), message, &sessions), asking, "{message}");
+            assert_eq!(LinkShape::of(&headers(session), message, &sessions), asking, "{message}");
         }
         let none = HeaderMap::new();
-        assert_eq!(Asking::of(&none, &call(json!({})), &sessions), Asking::Text);
+        assert_eq!(LinkShape::of(&none, &call(json!({})), &sessions), LinkShape::Text);
     }
 
     #[test]

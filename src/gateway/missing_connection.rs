@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::authenticate::Caller;
 use super::challenge::ServiceRefused;
-use super::elicitation::Asking;
+use super::elicitation::LinkShape;
 use super::messages::method;
 use super::request_state;
 use super::sent_tokens::server_name;
@@ -62,16 +62,16 @@ struct ConnectionWords {
 impl MissingConnections<'_> {
     /// Returns the response to this request, and records it. `asking` is how the client wants to be asked;
     /// `None`: no response can carry the link, so it is in the words of a refusal.
-    pub(super) fn refusal(&self, message: &Value, asking: Option<Asking>) -> ServiceRefused {
+    pub(super) fn refusal(&self, message: &Value, asking: Option<LinkShape>) -> ServiceRefused {
         self.record();
         let Some(asking) = asking else { return ServiceRefused::Forbidden(self.text()) };
         let mut response = json!({ "jsonrpc": "2.0", "id": message.get("id") });
         let (member, value) = match asking {
             // No link gives the sign-in's token.
             _ if self.sign_in => self.in_words(message),
-            Asking::InputRequired => ("result", self.input_required(message)),
-            Asking::UrlError => ("error", self.url_required()),
-            Asking::Text => self.in_words(message),
+            LinkShape::InputRequired => ("result", self.input_required(message)),
+            LinkShape::UrlError => ("error", self.url_required()),
+            LinkShape::Text => self.in_words(message),
         };
         if let Some(members) = response.as_object_mut() {
             members.insert(member.to_owned(), value);

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use super::authenticate::Caller;
 use super::authorize::{Authorized, Payload};
 use super::challenge::{GatewayRefused, ServiceRefused};
-use super::elicitation::{Asking, UrlSessions, is_stated_at_initialize};
+use super::elicitation::{LinkShape, UrlSessions, is_stated_at_initialize};
 use super::messages::{called_tool, method};
 use super::missing_connection::{Lack, MissingConnections};
 use super::request_state::{self, CarriedState, LinkReply};
@@ -218,7 +218,7 @@ impl<'a> TokenSupply<'a> {
         headers: &HeaderMap,
         message: &Value,
         carried: CarriedState,
-    ) -> Option<Asking> {
+    ) -> Option<LinkShape> {
         // In HTTP+SSE, responses go to the event stream, which the MCP server writes. A batch is not answered as
         // one request.
         let id = message.get("id").filter(|id| id.is_string() || id.is_number());
@@ -228,8 +228,8 @@ impl<'a> TokenSupply<'a> {
         Some(match carried {
             // With a state of ours, the client would drop that of the MCP server, which then could not go on. Who
             // declined is not asked again.
-            CarriedState::OfServer | CarriedState::Ours(LinkReply::Declined) => Asking::Text,
-            _ => Asking::of(headers, message, self.sessions),
+            CarriedState::OfServer | CarriedState::Ours(LinkReply::Declined) => LinkShape::Text,
+            _ => LinkShape::of(headers, message, self.sessions),
         })
     }
 

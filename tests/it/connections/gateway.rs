@@ -224,8 +224,7 @@ async fn the_sign_ins_own_token_goes_to_the_server_that_asks_for_it() {
 #[tokio::test]
 async fn ut_03_a_clients_own_header_never_reaches_the_mcp_server_however_it_is_spelled() {
     let optional = format!("{GITHUB}\nrequired = false");
-    // Some servers read this one as that of the token.
-    let world = world("forward_headers = [\"x.github.token\"]", &optional).await;
+    let world = world("", &optional).await;
     let app = &world.app;
     connect_as(app, "alice", "github").await;
     let body = call("open-issue").to_string();
@@ -831,7 +830,7 @@ async fn a_token_that_the_mcp_server_refuses_is_renewed_for_the_next_call() {
 
 #[tokio::test]
 async fn ut_05_a_hundred_calls_at_once_cause_one_refresh() {
-    let world = world("[resource.tools]\n", GITHUB).await;
+    let world = world("", GITHUB).await;
     let bobs = world.with_an_old_token("bob").await;
 
     let answers = join_all((0..100).map(|_| world.call(&bobs, "open-issue"))).await;
