@@ -114,9 +114,12 @@ async fn a_start_on_sqlite_frees_the_leases_of_the_process_before() {
     store.storage.lease_connection(&known, "one", store.now(), LEASE).await.unwrap();
     assert_eq!(store.storage.take_revocations(true, store.now()).await.unwrap().len(), 1);
     assert!(store.storage.take_revocations(true, store.now()).await.unwrap().is_empty());
-    store.storage.close().await;
+    let now = store.now();
+    let Store { database, storage, .. } = store;
+    storage.close().await;
+    drop(storage); // its lock on the file goes with it
 
-    let (url, now) = (&store.database.url, store.now());
+    let url = &database.url;
     let storage = crate::harness::patiently(async || Storage::open(url, Some(KEY)).await).await;
     let lease = storage.lease_connection(&known, "two", now, LEASE).await.unwrap();
     assert_eq!(lease, Lease::Won);
