@@ -95,6 +95,15 @@ impl World {
         connect_as(&self.app, "bob", "github").await;
     }
 
+    /// The server asks the service to revoke the tokens of so many connections, and no token twice.
+    async fn revoked_once_each(&self, connections: usize) {
+        self.app.revoke_round().await;
+        self.github.until_requested("/revoke", connections).await;
+        let revoked = self.github.revoked();
+        let unique: std::collections::BTreeSet<&String> = revoked.iter().collect();
+        assert_eq!(unique.len(), revoked.len(), "a token is revoked twice");
+    }
+
     async fn admin(&self) -> Console {
         Console::admin(&self.app).signed_in(&self.app, "alice").await
     }
@@ -111,8 +120,6 @@ impl World {
 
     /// The service refuses to renew bob's token from now on, and a call has found out.
     async fn break_bobs(&self) {
-        self.github.expire_in(Some(120));
-        connect_as(&self.app, "bob", "github").await;
         let (_, bob) = tokens(&self.app, "bob").await;
         self.github.end_refresh_tokens();
         self.app.advance(130);
@@ -248,8 +255,8 @@ async fn one_connected_service_is_removed_after_a_question_and_revoked_at_the_se
     assert_eq!((&detail["connection"], &detail["reason"]), (&json!("github"), &json!("TICKET-7")));
     let audit = alice.page("/audit?event=connection_removed").await;
     assert!(audit.contains("removed the connection of"), "{audit}");
-    world.app.revoke_round().await;
-    assert!(!world.github.revoked().is_empty() && world.github.api(&token).is_err());
+    world.revoked_once_each(1).await;
+    assert!(world.github.api(&token).is_err());
     // The person is asked to connect it again.
     let answer = world.call(&bob).await;
     assert_eq!(answer.json()["result"]["isError"], true, "{}", answer.text());
@@ -344,9 +351,7 @@ async fn of_a_hundred_answers_at_once_one_removes_what_was_counted() {
     assert_eq!(done, 1);
     assert_eq!(world.app.database.number(REMOVED).await, 2);
     assert_eq!(world.app.database.number(STORED).await, 1);
-    // Each of the two has an access and a refresh token, and none is queued twice.
-    let queued = "SELECT COUNT(*) FROM token_revocations WHERE connection = 'github'";
-    assert_eq!(world.app.database.number(queued).await, 2);
+    world.revoked_once_each(2).await;
 }
 
 #[tokio::test]
@@ -425,7 +430,9 @@ async fn a_viewer_sees_connected_services_and_removes_none() {
 
 #[tokio::test]
 async fn a_service_that_refuses_to_renew_needs_attention_until_its_person_connects_it_again() {
-    let world = World::connected().await;
+    let world = World::start().await;
+    world.github.expire_in(Some(120));
+    world.connect_all().await;
     let alice = world.admin().await;
     assert!(alice.page("/").await.contains("Nothing needs attention."));
     let metrics = world.app.metrics().await;
@@ -597,8 +604,7 @@ async fn the_command_line_removes_what_it_was_told_after_a_yes() {
     assert!(events.iter().all(|event| event["actor"] == "shell"), "{told}");
     assert!(told.to_string().contains("TICKET-9"), "{told}");
     // The running server revokes what the command has queued.
-    world.app.revoke_round().await;
-    assert!(!world.github.revoked().is_empty());
+    world.revoked_once_each(2).await;
 }
 
 /// The findings of a command with `--json`, and its exit code.

@@ -181,13 +181,14 @@ async fn ut_07_no_token_of_a_service_is_in_logs_pages_exports_metrics_commands_o
     life.look_at_everything().await;
     life.run_every_command().await;
 
-    // Connected again, with a code that comes twice; another account; disconnected by an administrator.
+    // Connected again, with a code that comes twice; disconnected; another account; removed by an administrator.
     let at_service = begin(&life.app, &bob, "github", &mcp).await;
     let back = bob.browser.get(&at_service).await.location().to_owned();
     for _ in 0..2 {
         let answer = bob.browser.get(&back).await;
         life.shown.add(&answer);
     }
+    bob.press_and_confirm("/account/connections", "action", "disconnect").await;
     life.service.account("hubot");
     connect(&life.app, &bob, "github", &mcp).await;
     let account = ["/account".to_owned(), "/account/connections".to_owned()];
