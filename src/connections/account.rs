@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use axum::http::{Request, StatusCode, header};
 use serde_json::Value;
 
-use super::service::Service;
+use super::service::ResolvedService;
 use crate::config::{AccountLookup, AccountSource};
 use crate::upstream::service_token::is_visible;
 use crate::upstream::token_response::TokenResponse;
@@ -31,7 +31,7 @@ pub(super) enum Holder {
 
 /// Returns the account of a token response. An account that cannot be found out is no error.
 pub(super) async fn account_of(
-    service: &Service<'_>,
+    service: &ResolvedService<'_>,
     answer: &TokenResponse,
     id_token: Option<&Value>,
     granted: &BTreeSet<String>,
@@ -56,7 +56,7 @@ pub(super) async fn account_of(
 }
 
 /// Asks the service who the holder of the token is.
-pub(super) async fn holder(service: &Service<'_>, token: &str) -> Holder {
+pub(super) async fn holder(service: &ResolvedService<'_>, token: &str) -> Holder {
     let Some(url) = service.userinfo.as_ref().filter(|_| is_visible(token)) else {
         return Holder::Unknown;
     };

@@ -3,7 +3,7 @@
 use oauth2::{PkceCodeChallenge, PkceCodeVerifier};
 use url::Url;
 
-use super::service::Service;
+use super::service::ResolvedService;
 use super::{ConnectFailed, Connections};
 use crate::config::{ConnectionConfig, Offline};
 use crate::oauth::secret::{ConnectState, Secret};
@@ -43,7 +43,7 @@ pub(super) fn unknown(name: &str) -> ConnectFailed {
     ConnectFailed::Misconfigured(format!("no [[connection]] is named {name:?}"))
 }
 
-fn authorization_request(service: &Service<'_>, start: &ConnectStart<'_>) -> Url {
+fn authorization_request(service: &ResolvedService<'_>, start: &ConnectStart<'_>) -> Url {
     let config = service.config;
     let scopes = scopes_to_ask(config, start.scopes, service.lists_offline);
     let mut url = service.authorize.clone();

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::account::{ServiceAccount, account_of};
 use super::authorize::{is_openid, scopes_to_ask, unknown};
 use super::granted::{granted, missing};
-use super::service::Service;
+use super::service::ResolvedService;
 use super::{ConnectFailed, Connections};
 use crate::storage::{NewConnection, ServiceTokens};
 use crate::upstream::callback_error::{CallbackParams, classify};
@@ -90,7 +90,7 @@ impl Connections {
     /// Returns the claims of the ID token, if there is one. It must be the one of this request.
     fn id_token(
         &self,
-        service: &Service<'_>,
+        service: &ResolvedService<'_>,
         back: &ConnectReturn<'_>,
         answer: &TokenResponse,
     ) -> Result<Option<Value>, ConnectFailed> {
@@ -112,7 +112,7 @@ impl Connections {
 
 /// Checks `iss` of a callback: it must be present if the service announces it, and correct if the service's
 /// issuer is known.
-fn check_iss(service: &Service<'_>, iss: Option<&str>) -> Result<(), ConnectFailed> {
+fn check_iss(service: &ResolvedService<'_>, iss: Option<&str>) -> Result<(), ConnectFailed> {
     let untrusted = |reason: &str| Err(ConnectFailed::Untrusted(reason.to_owned()));
     match iss {
         Some(_) if service.issuers.is_empty() => Ok(()),
@@ -124,7 +124,7 @@ fn check_iss(service: &Service<'_>, iss: Option<&str>) -> Result<(), ConnectFail
 }
 
 async fn redeem(
-    service: &Service<'_>,
+    service: &ResolvedService<'_>,
     back: &ConnectReturn<'_>,
     code: &str,
 ) -> Result<TokenResponse, ConnectFailed> {

@@ -31,8 +31,8 @@ use crate::config::{Config, ConnectionConfig, ServiceEndpoints};
 use crate::http_client::HttpClient;
 use crate::storage::Storage;
 use crate::upstream::service_metadata::ServiceMetadata;
-use crate::upstream::token_lifetime::TokenLifetimes;
-use crate::upstream::token_memory::{OneAtATime, Pauses, RecentTokens, RefusedTokens};
+use crate::upstream::token_lifetime::LearnedLifetimes;
+use crate::upstream::token_memory::{OneAtATime, RecentTokens, RefusedTokens, ServicePauses};
 use crate::upstream::{LoginFailed, Upstream, UpstreamError, token_response::TokenFailure};
 
 pub use crate::upstream::service_token::{ServiceToken, TokenMissing};
@@ -62,9 +62,9 @@ struct ConnectionsInner {
 struct ServiceMemory {
     recent: RecentTokens,
     refused: RefusedTokens,
-    pauses: Pauses,
+    pauses: ServicePauses,
     turns: OneAtATime,
-    lifetimes: TokenLifetimes,
+    lifetimes: LearnedLifetimes,
     /// Discovery documents by issuer, and when each was read.
     discovered: Cache<String, (Arc<ServiceMetadata>, Timestamp)>,
     discovering: OneAtATime,
@@ -121,9 +121,9 @@ impl Connections {
         let memory = ServiceMemory {
             recent: RecentTokens::new(storage.connections_changed()),
             refused: RefusedTokens::default(),
-            pauses: Pauses::default(),
+            pauses: ServicePauses::default(),
             turns: OneAtATime::default(),
-            lifetimes: TokenLifetimes::default(),
+            lifetimes: LearnedLifetimes::default(),
             discovered: Cache::new(DISCOVERED),
             discovering: OneAtATime::default(),
         };

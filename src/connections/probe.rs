@@ -5,7 +5,7 @@
 use axum::http::Response;
 use serde_json::Value;
 
-use super::service::Service;
+use super::service::ResolvedService;
 use super::{Connections, ConnectionsInner};
 use crate::config::ConnectionConfig;
 use crate::oauth::secret::random_text;
@@ -67,7 +67,7 @@ impl ConnectionsInner {
         &self,
         config: &'a ConnectionConfig,
         redirect_uri: &str,
-    ) -> Result<(Service<'a>, Response<Vec<u8>>), String> {
+    ) -> Result<(ResolvedService<'a>, Response<Vec<u8>>), String> {
         let service = self.resolve(config).await.map_err(|error| error.to_string())?;
         let (code, verifier) = (random_text(), random_text());
         let mut form = vec![
@@ -113,7 +113,7 @@ fn shown(code: &str) -> String {
     code.chars().filter(|c| !c.is_control()).take(LONGEST_CODE).collect()
 }
 
-fn found(service: &Service<'_>, redirect_uri: &str, told: ProbeAnswer) -> Finding {
+fn found(service: &ResolvedService<'_>, redirect_uri: &str, told: ProbeAnswer) -> Finding {
     let ConnectionConfig { name, title, preset, .. } = service.config;
     let (token, console) = (&service.token, preset.console);
     let (severity, text, hint) = match told {

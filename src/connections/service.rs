@@ -19,7 +19,7 @@ const FRESH: Duration = Duration::from_hours(1);
 const USABLE: Duration = Duration::from_hours(24);
 
 /// A service with everything that requests to it need.
-pub(super) struct Service<'a> {
+pub(super) struct ResolvedService<'a> {
     pub(super) config: &'a ConnectionConfig,
     pub(super) authorize: Url,
     pub(super) token: Url,
@@ -36,7 +36,7 @@ pub(super) struct Service<'a> {
     client_auth: ClientAuth,
 }
 
-impl Service<'_> {
+impl ResolvedService<'_> {
     /// Our authentication at the service.
     pub(super) fn login(&self) -> ClientLogin<'_> {
         ClientLogin {
@@ -52,11 +52,11 @@ impl ConnectionsInner {
     pub(super) async fn resolve<'a>(
         &self,
         config: &'a ConnectionConfig,
-    ) -> Result<Service<'a>, UpstreamError> {
+    ) -> Result<ResolvedService<'a>, UpstreamError> {
         let own_secret = || config.client_secret.clone().unwrap_or_else(|| SecretText::new(""));
         match &config.endpoints {
             ServiceEndpoints::Stated { authorize, token, revoke, userinfo, issuer } => {
-                Ok(Service {
+                Ok(ResolvedService {
                     config,
                     authorize: authorize.clone(),
                     token: token.clone(),
@@ -127,10 +127,10 @@ fn service_at<'a>(
     found: &ServiceMetadata,
     http: HttpClient,
     client_secret: SecretText,
-) -> Service<'a> {
+) -> ResolvedService<'a> {
     let stated = config.client_auth;
     let aliases = found.issuer_aliases.iter().map(|alias| (*alias).to_owned());
-    Service {
+    ResolvedService {
         config,
         authorize: found.authorize.clone(),
         token: found.token.clone(),

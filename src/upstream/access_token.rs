@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::recheck::Goal;
 use super::service_token::{ServiceToken, TokenMissing};
-use super::token_memory::{OneAtATime, Pauses, RecentTokens, RefusedTokens};
+use super::token_memory::{OneAtATime, RecentTokens, RefusedTokens, ServicePauses};
 use super::{SIGN_IN, Upstream, UpstreamInner};
 use crate::clock::Timestamp;
 use crate::config::{TokenExchange, UpstreamTokenConfig};
@@ -21,7 +21,7 @@ pub(super) struct SessionTokens {
     /// Exchanged tokens, with the time until which each may be used.
     pub(super) exchanged: quick_cache::sync::Cache<String, (Arc<ServiceToken>, Timestamp)>,
     pub(super) exchanging: OneAtATime,
-    pub(super) pauses: Pauses,
+    pub(super) pauses: ServicePauses,
 }
 
 /// Most exchanged tokens that are remembered: 10,000. More cost an exchange each.
@@ -34,7 +34,7 @@ impl SessionTokens {
             refused: RefusedTokens::default(),
             exchanged: quick_cache::sync::Cache::new(EXCHANGED),
             exchanging: OneAtATime::default(),
-            pauses: Pauses::default(),
+            pauses: ServicePauses::default(),
         }
     }
 }

@@ -54,7 +54,7 @@ pub use person_queries::{NoPermit, PersonQueries, QueryPermit};
 use provider::{Provider, ProviderCache};
 pub use recheck::Health;
 use recheck::{Breaker, InFlight, RecheckPolicy};
-use token_lifetime::TokenLifetimes;
+use token_lifetime::LearnedLifetimes;
 
 /// What the sign-in provider's own token is called where services are named.
 pub const SIGN_IN: &str = "sign-in";
@@ -126,7 +126,7 @@ struct UpstreamInner {
     provider: Arc<ProviderCache>,
     in_flight: Arc<InFlight>,
     breaker: Arc<Breaker>,
-    lifetimes: Arc<TokenLifetimes>,
+    lifetimes: Arc<LearnedLifetimes>,
     session_tokens: Arc<SessionTokens>,
 }
 

@@ -13,9 +13,9 @@ const LEAST_LEFT: Duration = Duration::from_mins(1);
 
 /// How long the tokens of each service live, as it last said. A token's row tells only its end.
 #[derive(Default)]
-pub struct TokenLifetimes(Mutex<BTreeMap<String, Duration>>);
+pub struct LearnedLifetimes(Mutex<BTreeMap<String, Duration>>);
 
-impl TokenLifetimes {
+impl LearnedLifetimes {
     /// Remembers the lifetime that a token of this service had.
     pub fn learn(&self, service: &str, lifetime: Option<Duration>) {
         if let Some(lifetime) = lifetime {
@@ -42,7 +42,7 @@ mod tests {
 
     #[test]
     fn a_token_is_renewed_a_minute_before_its_end_or_at_half_of_a_short_life() {
-        let lifetimes = TokenLifetimes::default();
+        let lifetimes = LearnedLifetimes::default();
         let (now, at) = (Timestamp::from_unix(1000), Timestamp::from_unix);
         let fresh = |until: Option<i64>| lifetimes.is_fresh("calendar", until.map(at), now);
         assert!(fresh(None));

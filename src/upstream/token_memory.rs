@@ -33,12 +33,12 @@ pub struct RecentTokens {
 #[derive(Clone)]
 struct RecentToken {
     token: Arc<ServiceToken>,
-    seen: Seen,
+    seen: TokenLook,
 }
 
 /// When the database is about to be read.
 #[derive(Clone, Copy)]
-pub struct Seen {
+pub struct TokenLook {
     changes: u64,
     at: Instant,
 }
@@ -50,8 +50,8 @@ impl RecentTokens {
     }
 
     /// To be called before the database is read.
-    pub fn look(&self) -> Seen {
-        Seen { changes: *self.changes.borrow(), at: Instant::now() }
+    pub fn look(&self) -> TokenLook {
+        TokenLook { changes: *self.changes.borrow(), at: Instant::now() }
     }
 
     /// Returns the token, if it was read less than a second ago and nothing has changed since.
@@ -62,7 +62,7 @@ impl RecentTokens {
     }
 
     /// Remembers a token that was read after `seen`.
-    pub fn put(&self, key: &str, token: Arc<ServiceToken>, seen: Seen) {
+    pub fn put(&self, key: &str, token: Arc<ServiceToken>, seen: TokenLook) {
         self.tokens.insert(key.to_owned(), RecentToken { token, seen });
     }
 }
@@ -107,15 +107,15 @@ impl RefusedTokens {
 }
 
 /// Failures of a moment ago, so that not every waiting call asks a service that is down.
-pub struct Pauses(Cache<String, Timestamp>);
+pub struct ServicePauses(Cache<String, Timestamp>);
 
-impl Default for Pauses {
+impl Default for ServicePauses {
     fn default() -> Self {
         Self(Cache::new(REMEMBERED))
     }
 }
 
-impl Pauses {
+impl ServicePauses {
     /// Notes a failure at `now`.
     pub fn begin(&self, key: &str, now: Timestamp) {
         self.0.insert(key.to_owned(), now);
@@ -155,6 +155,8 @@ impl OneAtATime {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
 
     const fn at(seconds: i64) -> Timestamp {
@@ -168,7 +170,7 @@ mod tests {
         let token = || Arc::new(ServiceToken::new("t", None, [].into(), 1).unwrap());
         recent.put("a", token(), recent.look());
         assert!(recent.get("a").is_some() && recent.get("b").is_none());
-        let a_second_ago = Seen { at: Instant::now() - RECENT, ..recent.look() };
+        let a_second_ago = TokenLook { at: Instant::now() - RECENT, ..recent.look() };
         recent.put("a", token(), a_second_ago);
         assert!(recent.get("a").is_none());
 
@@ -196,7 +198,7 @@ mod tests {
 
     #[test]
     fn a_pause_ends_after_five_seconds_or_with_a_success() {
-        let pauses = Pauses::default();
+        let pauses = ServicePauses::default();
         pauses.begin("a", at(1000));
         assert!(pauses.is_paused("a", at(1004)) && !pauses.is_paused("b", at(1004)));
         assert!(!pauses.is_paused("a", at(1005)));
@@ -207,16 +209,12 @@ mod tests {
 
     #[tokio::test]
     async fn one_task_at_a_time_has_a_key() {
-        let turns = Arc::new(OneAtATime::default());
+        let turns = OneAtATime::default();
         let first = turns.turn("a").await;
         drop(turns.turn("b").await);
-        let waiting = tokio::spawn({
-            let turns = Arc::clone(&turns);
-            async move { drop(turns.turn("a").await) }
-        });
-        tokio::task::yield_now().await;
-        assert!(!waiting.is_finished());
+        let mut waiting = std::pin::pin!(turns.turn("a"));
+        assert!(waiting.as_mut().now_or_never().is_none());
         drop(first);
-        waiting.await.unwrap();
+        waiting.await;
     }
 }

@@ -196,8 +196,12 @@ async fn disconnecting_revokes_the_token_at_the_calendar_and_the_tool_answers_wi
 
     alice.console.press_and_confirm("/account/connections", "action", "disconnect").await;
     alice.link(&app).await;
-    assert_eq!(app.revoke_round().await, 1);
-    assert_eq!(app.idp.requests_to("/calendar/revoke"), 1);
+    app.until_revoked().await;
+    assert_eq!(
+        app.idp.requests_to("/calendar/revoke"),
+        2,
+        "the refresh token and the access token"
+    );
     assert_eq!(at_api(&app, &token).await, 401, "revoked");
     let account = alice.console.page("/account/connections").await;
     assert!(!account.contains("alice@calendar.example.com"), "{account}");

@@ -624,8 +624,8 @@ async fn disconnecting_says_what_stops_working_and_asks_once_more() {
     assert_eq!(world.connections().await, 1);
     assert!(bob.page(LIST).await.contains("octocat"), "Bob's connection stays");
     assert_eq!(world.events("connection_removed", "oidc:demo-alice").await, 1);
-    let queued = app.database.number("SELECT COUNT(*) FROM token_revocations").await;
-    assert!(queued > 0, "the service will be asked to revoke the tokens");
+    app.until_revoked().await;
+    assert_eq!(world.github.revoked().len(), 1, "the service was asked to revoke the token");
     let again = alice.browser.post(&form.action, &form.with(&[]), &alice.origin).await;
     again.assert_leads_to(&app.at("/account/connections?done=not_there"));
 

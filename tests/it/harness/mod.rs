@@ -315,6 +315,19 @@ impl TestApp {
         self.running.as_ref().unwrap().app.revoke_due().await
     }
 
+    /// Waits until no token waits to be revoked any more. The server revokes too, in the background.
+    pub(crate) async fn until_revoked(&self) {
+        let waiting = "SELECT COUNT(*) FROM token_revocations";
+        for _ in 0..1_000 {
+            self.revoke_round().await;
+            if self.database.number(waiting).await == 0 {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+        panic!("tokens wait for ever to be revoked");
+    }
+
     /// What every handler of the server may reach, for what has no page.
     pub(crate) fn app(&self) -> App {
         self.running.as_ref().unwrap().app.current()
