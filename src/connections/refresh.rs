@@ -14,6 +14,7 @@ use crate::config::{ConnectionConfig, GrantedScopes};
 use crate::oauth::secret::random_text;
 use crate::storage::{Connection, RenewedConnection, ServiceTokens, StorageError};
 use crate::telemetry::audit::{Actor, AuditEvent};
+use crate::upstream::service_token::is_visible;
 use crate::upstream::token_response::{self, ResponseForm, TokenFailure, TokenResponse};
 
 /// Pauses between the attempts to store an answer, about 8 s in all. Its refresh token exists nowhere else.
@@ -57,9 +58,9 @@ impl ConnectionsInner {
         let failure = match self.ask_to_refresh(service, &refresh_token).await {
             Ok(answer) => {
                 stop_point!("connection: answered");
-                self.memory.pauses.end(&key);
                 self.store(service, &row, &owner, &answer).await?;
                 stop_point!("connection: stored");
+                self.note_usable(service, &key, &answer);
                 return Ok(());
             }
             Err(TokenFailure::Refused(code)) => {
@@ -139,10 +140,10 @@ impl ConnectionsInner {
         answer: &TokenResponse,
     ) -> RenewedConnection {
         let before = &row.tokens;
-        let (access_token, access_until) = match answer.access_token() {
-            Ok(token) => (token.to_owned(), answer.access_until(self.clock.now())),
+        let (access_token, access_until) = match usable(answer) {
+            Some(token) => (token.to_owned(), answer.access_until(self.clock.now())),
             // Only the refresh token is new.
-            Err(_) => (before.access_token.clone(), row.access_until),
+            None => (before.access_token.clone(), row.access_until),
         };
         let stated = answer.scope.as_deref().filter(|scope| !scope.trim().is_empty());
         let stated = stated.filter(|_| service.preset.granted == GrantedScopes::Stated);
@@ -159,6 +160,20 @@ impl ConnectionsInner {
             access_until,
             scopes: stated.map(|stated| granted(service, &asked, Some(stated))),
         }
+    }
+
+    /// Leaves the service alone for a moment if its answer has no access token that can be sent.
+    fn note_usable(&self, service: &ConnectionConfig, key: &str, answer: &TokenResponse) {
+        if usable(answer).is_some() {
+            self.memory.pauses.end(key);
+            return;
+        }
+        let service = service.name.as_str();
+        tracing::error!(
+            service,
+            "the service answers without an access token that fits into a header"
+        );
+        self.memory.pauses.begin(key, self.clock.now());
     }
 
     /// Without a refresh token only the service itself can say whether the token still works.
@@ -195,4 +210,9 @@ impl ConnectionsInner {
         self.storage.break_connection(row, reason, self.clock.now(), event).await?;
         Ok(())
     }
+}
+
+/// The access token of an answer, if it fits into a header.
+fn usable(answer: &TokenResponse) -> Option<&str> {
+    answer.access_token().ok().filter(|token| is_visible(token))
 }
