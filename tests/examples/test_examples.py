@@ -29,6 +29,7 @@ from mcp.client import Client
 from mcp.client.auth import AuthorizationCodeResult, OAuthClientProvider
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.auth import OAuthClientMetadata
+from mcp.shared.exceptions import MCPError
 
 import mcp_types
 
@@ -418,7 +419,7 @@ async def on_github(issuer: str, server: Server) -> str:
             return mcp_types.ElicitResult(action="accept")
         return elicit
 
-    first, second = f"{server.folder}-first", f"{server.folder}-second"
+    first, second, third = (f"{server.folder}-{number}" for number in ("first", "second", "third"))
     plain, memory = connect(server, first)
     async with plain:
         assert {tool.name for tool in (await plain.list_tools()).tools} == server.tools
@@ -446,6 +447,20 @@ async def on_github(issuer: str, server: Server) -> str:
             found = await call(client, "my_repositories")
         assert f"{second}/hello" in str(found), (server.name, found)
         assert await call(client, "who_am_i") == second
+
+    # With MCP 2025-11-25 the link is in an error, where there is a session, and otherwise in words.
+    client, _ = connect(server, third, mode="legacy", elicitation_callback=opens(third))
+    async with client:
+        try:
+            answer = await call(client, "who_am_i")
+            assert isinstance(answer, PermissionError) and link in str(answer), (server.name, answer)
+            told = "words"
+        except MCPError as error:
+            assert error.code == -32042 and error.data["elicitations"][0]["url"] == link, (server.name, error.data)
+            told = "error"
+        assert told == ("error" if server.folder in ("github-fastmcp", "github-python") else "words"), (server.name, told)
+        await connect_github(third, link)
+        assert await call(client, "who_am_i") == third
     print(f"ok {server.name}: a link to connect GitHub, and then the person's own account by header and by exchange")
     return memory.tokens.access_token
 
