@@ -273,7 +273,9 @@ pub(super) fn shown_code(code: &str) -> &str {
 }
 
 fn classify_code(code: &str, status: u16, ending_errors: &[&str]) -> TokenFailure {
-    match shown_code(code) {
+    // Nothing else of what a server sends goes into the log.
+    let code = shown_code(code);
+    match code {
         code if ending_errors.contains(&code) => TokenFailure::Refused(code.to_owned()),
         "invalid_grant"
         | "interaction_required"
@@ -306,6 +308,16 @@ mod tests {
         let long = "x".repeat(65);
         for other in ["a\nb", "SECRET", "eyJhbGciOi.J9", "with space", "x=1", long.as_str()] {
             assert_eq!(shown_code(other), "(not a code)");
+        }
+    }
+
+    #[test]
+    fn an_error_that_is_no_code_is_never_repeated() {
+        for status in [400, 401, 503] {
+            let body = r#"{"error":"Bearer SECRET"}"#;
+            let response = Response::builder().status(status).body(body.into()).unwrap();
+            let failure = read(&response, &ResponseForm::default()).unwrap_err().to_string();
+            assert!(failure.contains("(not a code)") && !failure.contains("SECRET"), "{failure}");
         }
     }
 

@@ -215,6 +215,7 @@ const SHORT_TASKS: &[(&str, usize, &str)] = &[
     ("server/bodies.rs", 2, "the rest of one body; one stream of HTTP/2"),
     ("signing/rotation.rs", 1, "one reading of the keys"),
     ("storage/change_notices.rs", 1, "one commit, and somebody waits for it"),
+    ("storage/connections/mod.rs", 1, "one commit, and somebody waits for it"),
     (
         "storage/rollback/detection.rs",
         1,
