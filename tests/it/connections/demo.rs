@@ -166,7 +166,7 @@ async fn people_connect_their_calendars_by_a_link_and_see_their_own_days() {
 #[tokio::test]
 async fn an_expired_token_is_refreshed_and_a_restart_forgets_nothing() {
     let mut app = start().await;
-    let alice = Caller::start(&app, "alice").await;
+    let mut alice = Caller::start(&app, "alice").await;
     alice.connect(&app).await.assert_page(200);
     assert_eq!(alice.events().await, ALICES_DAY);
     let requests = || app.idp.requests_to("/calendar/token");
@@ -174,6 +174,8 @@ async fn an_expired_token_is_refreshed_and_a_restart_forgets_nothing() {
     let first = Caller::calendar_token(&app);
     for refreshes in 1..4 {
         app.advance(5 * 60);
+        let renewed = alice.client.refresh(&alice.tokens.refresh_token).await;
+        alice.tokens = Tokens::of(&renewed);
         assert_eq!(alice.events().await, ALICES_DAY);
         assert_eq!(app.idp.requests_to("/calendar/token"), 1 + refreshes);
     }
