@@ -283,14 +283,18 @@ fn classify_code(code: &str, status: u16, ending_errors: &[&str]) -> TokenFailur
         | "consent_required"
         | "mfa_required"
         | "access_denied"
-        | "bad_verification_code" => TokenFailure::Refused(code.to_owned()),
+        | "bad_verification_code"
+        | "invalid_code" => TokenFailure::Refused(code.to_owned()),
         "invalid_client"
         | "unauthorized_client"
         | "invalid_request"
         | "invalid_scope"
         | "unsupported_grant_type"
         | "incorrect_client_credentials"
-        | "redirect_uri_mismatch" => TokenFailure::Ours(code.to_owned()),
+        | "redirect_uri_mismatch"
+        | "bad_client_secret"
+        | "invalid_client_id"
+        | "bad_redirect_uri" => TokenFailure::Ours(code.to_owned()),
         _ if status == 401 => TokenFailure::Ours(code.to_owned()),
         _ => TokenFailure::Transient(code.to_owned()),
     }
