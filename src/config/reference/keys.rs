@@ -147,7 +147,7 @@ pub(super) const KEYS: &[KeyRow] = &[
     key("resource[].forward_headers", Texts, "Request headers that the gateway forwards, in addition to those of MCP.").or("none"),
     key("resource[].transport", Word(&["streamable-http", "http+sse"]), "The transport of the MCP server."),
     key("resource[].assertion", Flag, "Whether the gateway sends a signed assertion about the caller, X-Portcullis-Assertion."),
-    key("resource[].introspection_secret", Secret, "The secret with which this MCP server may ask /introspect about its tokens; 32 characters or more.").or("none: it may not"),
+    key("resource[].introspection_secret", Secret, "The secret with which this MCP server may ask /introspect about its tokens, and /token for tokens of services; 32 characters or more.").or("none: it may not"),
     key("resource[].upstream_token.header", Text, "The request header in which the gateway sends the sign-in provider's access token of the person to this MCP server. `Authorization` gets `Bearer` before it.").or("none: only by token exchange"),
     key("resource[].upstream_token.exchange", Word(&["none", "rfc8693", "entra_obo"]), "How that token is exchanged for one of the API behind: not at all, by RFC 8693, or by Entra's on-behalf-of flow."),
     key("resource[].upstream_token.audience", Text, "The API that the exchanged token is for, such as `api://backend`.").or("required with exchange"),
