@@ -1,9 +1,11 @@
 //! `[[connection]]`, `[[resource.connection]]` and `[resource.upstream_token]` in the configuration file: what is
 //! accepted, what is refused and in which words, and what `config show` and a reload make of it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use portcullis::app::Reloaded;
+use portcullis::config::Config;
 use serde_json::Value;
 
 use crate::harness::TestApp;
@@ -667,6 +669,34 @@ async fn ut_07_config_show_has_every_key_of_a_connection_and_no_secret() {
     assert_eq!(table["upstream"]["revoke_upstream"].as_bool(), Some(true));
     assert!(!shown.contains("canary-of"), "{shown}");
     assert!(shown.contains("env GITHUB_SECRET"), "{shown}");
+}
+
+#[test]
+fn every_connection_in_the_guides_to_services_loads() {
+    let secret = regex_lite::Regex::new("env = \"([A-Z_]+)\"").unwrap();
+    let (head, _) = FILE.split_once("[[connection]]").unwrap();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/connections");
+    let mut loaded = 0;
+    for guide in std::fs::read_dir(folder).unwrap() {
+        let guide = guide.unwrap().path();
+        let document = std::fs::read_to_string(&guide).unwrap();
+        for block in document.split("```toml\n").skip(1) {
+            let (lines, _) = block.split_once("```").unwrap();
+            if !lines.contains("[[connection]]") {
+                continue;
+            }
+            let server = "[[resource]]\npath = \"/mcp\"\ntarget = \"http://127.0.0.1:1/mcp\"\n";
+            let server = if lines.contains("[[resource]]") { "" } else { server };
+            let text = format!("{head}{server}{lines}");
+            let env = secret.captures_iter(&text).map(|name| (name[1].to_owned(), "s".to_owned()));
+            let env: BTreeMap<String, String> = env.collect();
+            if let Err(problems) = Config::load(Some((&guide, text)), &env) {
+                panic!("{problems}");
+            }
+            loaded += 1;
+        }
+    }
+    assert!(loaded >= 9, "{loaded}");
 }
 
 #[tokio::test]
