@@ -690,7 +690,7 @@ fn every_connection_in_the_guides_to_services_loads() {
             let text = format!("{head}{server}{lines}");
             let env = secret.captures_iter(&text).map(|name| (name[1].to_owned(), "s".to_owned()));
             let env: BTreeMap<String, String> = env.collect();
-            if let Err(problems) = Config::load(Some((&guide, text)), &env) {
+            if let Err(problems) = Config::load(Some((guide.as_path(), text)), &env) {
                 panic!("{problems}");
             }
             loaded += 1;
