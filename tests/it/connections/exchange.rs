@@ -279,6 +279,13 @@ async fn a_person_who_has_not_connected_gets_a_link_by_which_it_works() {
     connect(app, &console, "github", &app.mcp_url()).await;
     world.exchange(&tokens.access_token, &[]).await.assert_status(200);
 
+    // Disconnected: at once, although the token itself has not ended.
+    console.press_and_confirm("/account/connections", "action", "disconnect").await;
+    let answer = world.exchange(&tokens.access_token, &[]).await;
+    assert_eq!(answer.assert_error(400, "invalid_target").json()["connect_url"], link);
+    connect(app, &console, "github", &app.mcp_url()).await;
+    world.exchange(&tokens.access_token, &[]).await.assert_status(200);
+
     // What one person connected gives nothing to another.
     let (_, of_bob) = app.tokens_of("bob").await;
     let answer = world.exchange(&of_bob.access_token, &[]).await;
