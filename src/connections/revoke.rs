@@ -90,7 +90,7 @@ impl ConnectionsInner {
             );
             return Ok(());
         };
-        if !config.revokes || (due.is_replaced && config.preset.revokes_all) {
+        if !config.revokes || (due.is_replaced && config.preset.one_grant) {
             return Ok(()); // it would end tokens that are in use
         }
         let service = self.resolve(config).await.map_err(|error| error.to_string())?;

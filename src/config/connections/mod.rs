@@ -43,7 +43,7 @@ pub struct ConnectionConfig {
     pub endpoints: ServiceEndpoints,
     /// Whether a token is revoked at the service after its person has disconnected. Not where that would end
     /// the tokens of another connection, or of the sign-in, with the same client
-    /// ([`ConnectionPreset::revokes_all`]).
+    /// ([`ConnectionPreset::one_grant`]).
     pub revokes: bool,
     /// What people read of the scopes, by scope.
     pub scope_texts: BTreeMap<String, ScopeText>,

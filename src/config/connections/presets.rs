@@ -25,6 +25,9 @@ pub struct ConnectionPreset {
     pub issuer: &'static str,
     /// Parameters of every authorization request.
     pub authorize_params: &'static [(&'static str, &'static str)],
+    /// Parameters of every authorization request if no other connection and not the sign-in has the same client
+    /// at the service.
+    pub alone_params: &'static [(&'static str, &'static str)],
     /// Parameters of an authorization request while no refresh token is stored.
     pub first_params: &'static [(&'static str, &'static str)],
     /// Name of the parameter with the scopes in authorization requests.
@@ -51,8 +54,8 @@ pub struct ConnectionPreset {
     pub ending_errors: &'static [&'static str],
     /// How a token is revoked, where there is an endpoint for it.
     pub revocation: RevocationCall,
-    /// Whether revoking one token ends all tokens that our client has of the same account.
-    pub revokes_all: bool,
+    /// Whether the service has one grant for a client and an account: revoking one token ends all of them.
+    pub one_grant: bool,
     /// How to find out which account was connected.
     pub account: AccountLookup,
     /// Whether authorization requests use PKCE (RFC 7636).
@@ -142,6 +145,7 @@ const GENERIC: ConnectionPreset = ConnectionPreset {
     userinfo_url: "",
     issuer: "",
     authorize_params: &[],
+    alone_params: &[],
     first_params: &[],
     scope_param: "scope",
     scope_separator: " ",
@@ -154,7 +158,7 @@ const GENERIC: ConnectionPreset = ConnectionPreset {
     token_at: "",
     ending_errors: &[],
     revocation: RevocationCall::Rfc7009,
-    revokes_all: false,
+    one_grant: false,
     account: AccountLookup {
         from: AccountSource::Userinfo,
         key: ACCOUNT_KEYS,
@@ -210,7 +214,9 @@ pub(in crate::config) static CONNECTION_PRESETS: &[ConnectionPreset] = &[
         token_url: "https://oauth2.googleapis.com/token",
         revoke_url: "https://oauth2.googleapis.com/revoke",
         issuer: "https://accounts.google.com",
-        authorize_params: &[("access_type", "offline"), ("include_granted_scopes", "true")],
+        authorize_params: &[("access_type", "offline")],
+        // People see only what is new. With a client that others share, the token would have their scopes, too.
+        alone_params: &[("include_granted_scopes", "true")],
         first_params: &[("prompt", "consent")],
         extra_scopes: &["openid", "email"],
         includes: &[
@@ -219,7 +225,7 @@ pub(in crate::config) static CONNECTION_PRESETS: &[ConnectionPreset] = &[
         ],
         client_auth: ClientAuth::Post,
         revocation: RevocationCall::Google,
-        revokes_all: true,
+        one_grant: true,
         account: AccountLookup {
             from: AccountSource::IdToken,
             key: &["/sub"],

@@ -231,6 +231,24 @@ fn replicas_agree_on_connections_and_may_keep_the_secret_in_different_places() {
 }
 
 #[test]
+fn a_token_of_a_shared_client_does_not_get_the_scopes_of_the_other_connections() {
+    let includes = |text: &str| -> Vec<bool> {
+        let params = |one: &ConnectionConfig| {
+            one.authorize_params.iter().any(|(name, _)| name == "include_granted_scopes")
+        };
+        load(text).connections.iter().map(params).collect()
+    };
+    let google = format!("provider = \"google\"\n{CREDENTIALS}scopes = [\"x\"]\n");
+    let second = format!("{}\n[[connection]]\nname = \"two\"\n{google}", with(&google, ""));
+    assert_eq!(includes(&with(&google, "")), [true]);
+    assert_eq!(includes(&second), [false, false]);
+    let off = format!("{google}authorize_params = {{ include_granted_scopes = \"false\" }}\n");
+    let written = load(&with(&off, "")).connections.remove(0).authorize_params;
+    let values = written.iter().filter(|(name, _)| name == "include_granted_scopes");
+    assert_eq!(values.map(|(_, value)| value.as_str()).collect::<Vec<_>>(), ["false"]);
+}
+
+#[test]
 fn a_token_is_not_revoked_where_that_would_end_the_tokens_of_another_connection() {
     let revokes = |text: &str| -> Vec<bool> {
         load(text).connections.iter().map(|connection| connection.revokes).collect()

@@ -337,12 +337,18 @@ pub(super) fn complete(
     let alone: Vec<bool> =
         (0..connections.len()).map(|index| is_alone(&connections, index, upstream)).collect();
     for (connection, alone) in connections.iter_mut().zip(alone) {
-        connection.revokes = alone;
+        connection.revokes = alone || !connection.preset.one_grant;
+        let params = connection.preset.alone_params.iter().filter(|_| alone);
+        for (name, value) in params {
+            if !connection.authorize_params.iter().any(|(known, _)| known == name) {
+                connection.authorize_params.push(((*name).to_owned(), (*value).to_owned()));
+            }
+        }
     }
     connections
 }
 
-/// Returns whether revoking a token of this connection ends no token of another connection or of the sign-in.
+/// Returns whether no other connection and not the sign-in has the same client at the service.
 fn is_alone(
     connections: &[ConnectionConfig],
     index: usize,
@@ -355,5 +361,5 @@ fn is_alone(
     let mut shared = others.map(|(_, other)| is_same(other.preset.name, &other.client_id));
     let signs_in =
         upstream.is_some_and(|upstream| is_same(upstream.preset.name, &upstream.client_id));
-    !(one.preset.revokes_all && (signs_in || shared.any(|shared| shared)))
+    !(signs_in || shared.any(|shared| shared))
 }
