@@ -3,7 +3,7 @@
 use askama::Template;
 use axum::response::Response;
 
-use super::view::{ServiceView, ServiceWords};
+use super::view::{ServiceView, ServiceWords, used_by};
 use crate::admin::links::{PagePlace, ROWS, query};
 use crate::admin::names::Names;
 use crate::admin::visit::AdminPage;
@@ -75,6 +75,8 @@ impl ServiceQuery<'_> {
 struct ServiceChoice {
     name: String,
     text: String,
+    /// The MCP servers that use it, and what to say if there are none.
+    used_by: String,
     chosen: bool,
 }
 
@@ -119,7 +121,7 @@ pub(in crate::admin) async fn list(visit: AdminPage) -> Result<Response, PageErr
         w,
         l,
         chip: chip(&visit, &asked, w).await?,
-        choices: choices(&visit, &filter.name, l),
+        choices: choices(&visit, &filter.name, w, l),
         number: count(frame.language, number),
         is_one: number == 1,
         rows: ServiceView::of_all(app, w, rows).await?,
@@ -167,7 +169,12 @@ async fn chip(
 }
 
 /// Returns the configured services, and the chosen one if it is no longer configured.
-fn choices(visit: &AdminPage, chosen: &str, l: &'static ListOfServicesWords) -> Vec<ServiceChoice> {
+fn choices(
+    visit: &AdminPage,
+    chosen: &str,
+    w: &'static ServiceWords,
+    l: &'static ListOfServicesWords,
+) -> Vec<ServiceChoice> {
     let config = visit.app().config();
     let mut choices: Vec<ServiceChoice> = config
         .connections
@@ -175,12 +182,14 @@ fn choices(visit: &AdminPage, chosen: &str, l: &'static ListOfServicesWords) -> 
         .map(|connection| ServiceChoice {
             name: connection.name.clone(),
             text: connection.title.clone(),
+            used_by: used_by(config, w, &connection.name),
             chosen: connection.name == chosen,
         })
         .collect();
     if !chosen.is_empty() && config.connection(chosen).is_none() {
         let text = format!("{chosen} {}", l.gone);
-        choices.push(ServiceChoice { name: chosen.to_owned(), text, chosen: true });
+        let used_by = w.used_by_none.to_owned();
+        choices.push(ServiceChoice { name: chosen.to_owned(), text, used_by, chosen: true });
     }
     choices
 }

@@ -82,7 +82,8 @@ pub(in crate::admin) fn service_title<'a>(config: &'a Config, name: &'a str) -> 
     config.connection(name).map_or(name, |connection| connection.title.as_str())
 }
 
-fn used_by(config: &Config, w: &'static ServiceWords, name: &str) -> String {
+/// Returns the MCP servers that use a service, or that there are none.
+pub(super) fn used_by(config: &Config, w: &'static ServiceWords, name: &str) -> String {
     let users = config.resources.iter().filter(|resource| resource.connection_to(name).is_some());
     let names: Vec<&str> =
         users.map(|resource| server_name(&config.resources, &resource.id)).collect();
