@@ -2,6 +2,7 @@
 //! Everything here may be lost: the database has what counts.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -71,11 +72,15 @@ impl RecentTokens {
 const NO_VERSION: i64 = i64::MIN;
 
 /// Tokens that a service refused although they had not ended.
-pub struct RefusedTokens(Cache<String, (i64, Timestamp)>);
+pub struct RefusedTokens {
+    tokens: Cache<String, (i64, Timestamp)>,
+    /// Whether any was refused: until then, no call has to look for its own.
+    any: AtomicBool,
+}
 
 impl Default for RefusedTokens {
     fn default() -> Self {
-        Self(Cache::new(REMEMBERED))
+        Self { tokens: Cache::new(REMEMBERED), any: AtomicBool::new(false) }
     }
 }
 
@@ -83,7 +88,7 @@ impl RefusedTokens {
     /// Notes that the token of this version was refused. Returns `false` if a refusal forced a refresh within
     /// the last minute: then this one says nothing new.
     pub fn note(&self, key: &str, version: i64, now: Timestamp) -> bool {
-        if let Some((known, at)) = self.0.get(key) {
+        if let Some((known, at)) = self.tokens.get(key) {
             if known == version {
                 return true;
             }
@@ -91,18 +96,26 @@ impl RefusedTokens {
                 return false;
             }
         }
-        self.0.insert(key.to_owned(), (version, now));
+        self.insert(key, version, now);
         true
     }
 
     /// Forgets the refusal: it had another reason than the token. For a minute, further ones say nothing new.
     pub fn clear(&self, key: &str, now: Timestamp) {
-        self.0.insert(key.to_owned(), (NO_VERSION, now));
+        self.insert(key, NO_VERSION, now);
+    }
+
+    fn insert(&self, key: &str, version: i64, now: Timestamp) {
+        self.tokens.insert(key.to_owned(), (version, now));
+        self.any.store(true, Ordering::Release);
     }
 
     /// Returns the version that was refused.
     pub fn version(&self, key: &str) -> Option<i64> {
-        self.0.get(key).map(|(version, _)| version)
+        if !self.any.load(Ordering::Acquire) {
+            return None;
+        }
+        self.tokens.get(key).map(|(version, _)| version)
     }
 }
 

@@ -187,7 +187,7 @@ async def with_calendar(mcp_url: str) -> None:
         assert len(opened) == 1, opened
     print("ok demo: the SDK hears input_required, alice connects, and the repeated call has her agenda")
 
-    # 2025-11-25: an error with the link; whoever uses the SDK opens it and calls again.
+    # 2025-11-25: an error with the link. The application opens it, and calls again.
     bob, memory = Person("bob"), Memory()
     async with connect(mcp_url, bob, memory, "legacy", elicitation_callback=open_link)[0] as client:
         try:

@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 
+use parking_lot::RwLock;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 use strum::VariantArray as _;
 
@@ -26,6 +28,8 @@ fn of(service: &str, outcome: ServiceTokenOutcome) -> Labels<2> {
 pub(super) struct ServiceTokenSeries {
     calls: Counters<2>,
     broken: Gauges<1>,
+    /// The counters of each service, by outcome. A list, because a server has few services.
+    known: RwLock<Vec<(String, Vec<Counter>)>>,
 }
 
 impl ServiceTokenSeries {
@@ -35,11 +39,22 @@ impl ServiceTokenSeries {
         r.register("upstream_tokens", help, calls.clone());
         let help = "People who have to connect a service again, by service";
         r.register("connections_broken", help, broken.clone());
-        Self { calls, broken }
+        Self { calls, broken, known: RwLock::default() }
     }
 
     pub(super) fn count(&self, service: &str, outcome: ServiceTokenOutcome) {
-        self.calls.get_or_create(&of(service, outcome)).inc();
+        if let Some((_, counters)) = self.known.read().iter().find(|(known, _)| known == service) {
+            counters[outcome as usize].inc();
+            return;
+        }
+        let of_service =
+            |outcome: &ServiceTokenOutcome| self.calls.get_or_create_owned(&of(service, *outcome));
+        let counters: Vec<Counter> = ServiceTokenOutcome::VARIANTS.iter().map(of_service).collect();
+        counters[outcome as usize].inc();
+        let mut known = self.known.write();
+        if !known.iter().any(|(known, _)| known == service) {
+            known.push((service.to_owned(), counters));
+        }
     }
 
     /// Sets the gauges, and begins the counters of each service at zero. Services that are no longer configured
