@@ -37,8 +37,8 @@ pub struct DoctorArguments {
     /// The URL that people type into their client
     #[arg(value_name = "MCP-URL", required_unless_present = "connections")]
     url: Option<String>,
-    /// Ask instead whether the services of [[connection]] know the configured client IDs and secrets. A code that
-    /// does not exist is sent to the token endpoint of each; nobody signs in
+    /// Ask instead whether the service of each configured connection knows the client ID and secret. A code that
+    /// does not exist is sent to its token endpoint; nobody signs in
     #[arg(long, conflicts_with_all = ["url", "register"])]
     connections: bool,
     #[command(flatten)]

@@ -4,7 +4,7 @@ use crate::config::paths;
 use crate::storage::Realm;
 
 /// Returns the path of the first page of a realm. All its other pages are below it, except those of the account that
-/// connect a service ([`paths::CONNECT`]).
+/// connect a service (`/connect/`).
 pub const fn home(realm: Realm) -> &'static str {
     match realm {
         Realm::Admin => "/",
