@@ -406,9 +406,7 @@ fn proven<T: DeserializeOwned>(
     let malformed = |_| TokenInvalid::Malformed;
     let claims = token.claims().map_err(malformed)?;
     let signature = token.signature().map_err(malformed)?;
-    token
-        .verify(&key.verifier, key.alg.alg(), &signature)
-        .map_err(|_| TokenInvalid::Signature)?;
+    token.verify(&key.verifier, key.alg.alg(), &signature).map_err(|_| TokenInvalid::Signature)?;
     serde_json::from_slice(&claims).map_err(|_| TokenInvalid::Claims)
 }
 

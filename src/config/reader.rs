@@ -239,12 +239,7 @@ impl ConfigReader {
                 let table = key.rsplit('.').next().unwrap_or(key).to_owned();
                 // A table may have secrets.
                 let shown = (!other.is_table()).then(|| mask_nothing(&other));
-                self.problem(
-                    key,
-                    shown,
-                    "is not a list of tables",
-                    format!("write [[{table}]]"),
-                );
+                self.problem(key, shown, "is not a list of tables", format!("write [[{table}]]"));
                 0
             }
         }

@@ -13,11 +13,9 @@ pub(super) const OFFLINE_ACCESS: &str = "offline_access";
 
 /// The start of a connection: what the browser carries to the service.
 pub struct ConnectStart<'a> {
-    /// Name of the `[[connection]]`.
     pub name: &'a str,
     /// All scopes that the connection shall have afterwards: those that it has, and the new ones.
     pub scopes: &'a [String],
-    /// The `state`.
     pub state: &'a Secret<ConnectState>,
     /// The PKCE verifier: 43 to 128 characters (RFC 7636 §4.1).
     pub verifier: &'a str,

@@ -18,7 +18,6 @@ const PATIENCE: Duration = Duration::from_secs(7);
 pub struct WantedToken<'a> {
     /// Our `sub` of the person.
     pub subject: &'a str,
-    /// Name of the `[[connection]]`.
     pub name: &'a str,
     /// The scopes that the token must have.
     pub scopes: &'a [String],

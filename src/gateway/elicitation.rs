@@ -7,12 +7,11 @@
 use std::collections::HashSet;
 use std::hash::{BuildHasher as _, RandomState};
 
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::HeaderValue;
 use parking_lot::Mutex as Lock;
 use serde_json::Value;
 
 use super::messages::method;
-use super::session;
 
 /// The capability, where MCP 2026-07-28 states it.
 const IN_REQUEST: &str =
@@ -34,12 +33,21 @@ pub(super) enum LinkShape {
 }
 
 impl LinkShape {
-    /// Returns how the client that sent this request wants to be asked.
-    pub(super) fn of(headers: &HeaderMap, message: &Value, sessions: &UrlSessions) -> Self {
+    /// Returns how the client that sent this request in this session wants to be asked. `session` is the sealed id,
+    /// if the request has one.
+    pub(super) fn of(
+        session: Option<&HeaderValue>,
+        message: &Value,
+        sessions: &UrlSessions,
+    ) -> Self {
         if message.pointer(IN_REQUEST).is_some_and(Value::is_object) {
             return Self::InputRequired;
         }
-        if sessions.knows(headers) { Self::UrlError } else { Self::Text }
+        if session.is_some_and(|session| sessions.knows(session)) {
+            Self::UrlError
+        } else {
+            Self::Text
+        }
     }
 }
 
@@ -80,9 +88,8 @@ impl UrlSessions {
         self.sessions.lock().add(session);
     }
 
-    /// Whether the session of this request is remembered.
-    fn knows(&self, headers: &HeaderMap) -> bool {
-        let Some(session) = headers.get(session::SESSION_ID) else { return false };
+    /// Whether a session is remembered, by its sealed id.
+    fn knows(&self, session: &HeaderValue) -> bool {
         let session = self.hasher.hash_one(session.as_bytes());
         let mut sessions = self.sessions.lock();
         if sessions.young.contains(&session) {
@@ -102,16 +109,14 @@ mod tests {
 
     use super::*;
 
-    fn headers(session: usize) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        headers.insert(session::SESSION_ID, format!("sealed-{session}").parse().unwrap());
-        headers
+    fn sealed(session: usize) -> HeaderValue {
+        format!("sealed-{session}").parse().unwrap()
     }
 
     #[test]
     fn each_client_is_asked_in_the_way_that_it_stated() {
         let sessions = UrlSessions::default();
-        sessions.remember(&headers(1)[session::SESSION_ID]);
+        sessions.remember(&sealed(1));
         let call = |capabilities: Value| {
             json!({ "id": 1, "method": "tools/call", "params": { "name": "x", "_meta": {
                 "io.modelcontextprotocol/clientCapabilities": capabilities } } })
@@ -127,23 +132,26 @@ mod tests {
             (2, &call(json!({ "elicitation": { "url": false } })), LinkShape::Text),
             (2, &call(json!("elicitation")), LinkShape::Text),
         ] {
-            assert_eq!(LinkShape::of(&headers(session), message, &sessions), asking, "{message}");
+            assert_eq!(
+                LinkShape::of(Some(&sealed(session)), message, &sessions),
+                asking,
+                "{message}"
+            );
         }
-        let none = HeaderMap::new();
-        assert_eq!(LinkShape::of(&none, &call(json!({})), &sessions), LinkShape::Text);
+        assert_eq!(LinkShape::of(None, &call(json!({})), &sessions), LinkShape::Text);
     }
 
     #[test]
     fn the_memory_of_sessions_is_bounded_and_keeps_those_in_use() {
         let sessions = UrlSessions::default();
         for session in 0..5 * MOST {
-            sessions.remember(&headers(session)[session::SESSION_ID]);
+            sessions.remember(&sealed(session));
             if session % (MOST / 2) == 0 {
-                assert!(sessions.knows(&headers(0)), "a session in use after {session} others");
+                assert!(sessions.knows(&sealed(0)), "a session in use after {session} others");
             }
         }
-        assert!(sessions.knows(&headers(5 * MOST - 1)));
-        assert!(!sessions.knows(&headers(1)), "the oldest is forgotten");
+        assert!(sessions.knows(&sealed(5 * MOST - 1)));
+        assert!(!sessions.knows(&sealed(1)), "the oldest is forgotten");
         let known = sessions.sessions.lock();
         assert!(known.young.len() + known.old.len() <= 2 * MOST);
     }

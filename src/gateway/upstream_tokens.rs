@@ -9,7 +9,7 @@
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use axum::http::{HeaderMap, HeaderName, Method};
+use axum::http::{HeaderName, HeaderValue, Method};
 use memchr::memmem::Finder;
 use serde_json::Value;
 use tokio::sync::watch;
@@ -168,7 +168,8 @@ impl<'a> TokenSupply<'a> {
                 self.check_grant().await?;
             }
             if !is_patient || !waiting.for_a_change(self).await? {
-                let asking = self.asking(&call.parts.headers, message, carried);
+                let session = call.parts.headers.get(session::SESSION_ID);
+                let asking = self.asking(session, message, carried);
                 return Err(missing.refusal(message, asking).into());
             }
             found = self.find(Some(message)).await;
@@ -215,7 +216,7 @@ impl<'a> TokenSupply<'a> {
     /// Returns how to tell the client; `None` if no response to this request can carry a link.
     fn asking(
         &self,
-        headers: &HeaderMap,
+        session: Option<&HeaderValue>,
         message: &Value,
         carried: CarriedState,
     ) -> Option<LinkShape> {
@@ -226,10 +227,10 @@ impl<'a> TokenSupply<'a> {
             return None;
         }
         Some(match carried {
-            // With a state of ours, the client would drop that of the MCP server, which then could not go on. Who
-            // declined is not asked again.
+            // With a state of ours, the client would drop that of the MCP server, which then could not go on. A
+            // person who declined is not asked again.
             CarriedState::OfServer | CarriedState::Ours(LinkReply::Declined) => LinkShape::Text,
-            _ => LinkShape::of(headers, message, self.sessions),
+            _ => LinkShape::of(session, message, self.sessions),
         })
     }
 

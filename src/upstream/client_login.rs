@@ -9,9 +9,7 @@ use crate::config::ClientAuth;
 /// How a server knows us.
 #[derive(Clone, Copy)]
 pub struct ClientLogin<'a> {
-    /// Our client id.
     pub client_id: &'a str,
-    /// Our secret.
     pub client_secret: &'a str,
     /// Where both are sent; [`ClientAuth::Auto`] is Basic.
     pub method: ClientAuth,

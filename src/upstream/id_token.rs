@@ -61,7 +61,6 @@ pub(super) fn check(claims: &Claims, expected: &Expected<'_>) -> Result<(), Stri
 pub struct DirectIdToken<'a> {
     /// The issuers that it may name; empty: not known.
     pub issuers: &'a [String],
-    /// Our client id there.
     pub client_id: &'a str,
     /// The nonce of our request.
     pub nonce: &'a str,

@@ -86,7 +86,6 @@ pub enum TokenMissing {
     /// The service gives no usable answer now. Try again later: 503 with `Retry-After`.
     #[error("the service cannot be asked now")]
     Unavailable,
-    /// The database failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
 }

@@ -13,8 +13,8 @@ use super::scope_texts::ScopeText;
 use super::values::SecretText;
 use super::{ClientAuth, Config, ResourceConfig};
 
-pub(in crate::config) use presets::{CONNECTION_PRESETS, find_preset};
 pub use presets::{AccountLookup, AccountSource, ConnectionPreset, GrantedScopes, RevocationCall};
+pub(in crate::config) use presets::{CONNECTION_PRESETS, find_preset};
 
 /// `[[connection]]`: a further service that people can connect.
 #[derive(Clone, Debug)]
@@ -49,7 +49,6 @@ pub struct ConnectionConfig {
     pub scope_texts: BTreeMap<String, ScopeText>,
 }
 
-/// Where a service is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::large_enum_variant, reason = "there are few, and they do not move")]
 pub enum ServiceEndpoints {
@@ -76,7 +75,6 @@ pub enum ServiceEndpoints {
 /// `[[resource.connection]]`: a service that an MCP server uses as the person.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResourceConnection {
-    /// Name of the [`ConnectionConfig`].
     pub name: String,
     /// The scopes that this MCP server needs: a subset of the connection's, all of them by default.
     pub scopes: Vec<String>,

@@ -46,17 +46,8 @@ const PROVIDERS: &[&str] = &[
     "dex",
     "oidc",
 ];
-const SERVICES: &[&str] = &[
-    "github",
-    "google",
-    "entra",
-    "slack",
-    "atlassian",
-    "gitlab",
-    "oidc",
-    "oauth2",
-    "sign-in",
-];
+const SERVICES: &[&str] =
+    &["github", "google", "entra", "slack", "atlassian", "gitlab", "oidc", "oauth2", "sign-in"];
 const OF_THE_SERVICE: &str = "that of the preset";
 
 pub(super) const KEYS: &[KeyRow] = &[

@@ -61,7 +61,9 @@ fn about(table: &str) -> &'static str {
         "claims" => "Where the provider puts facts about a person.",
         "resource" => "An MCP server.",
         "rule" => "An access rule: who gets which scopes.",
-        "connection" => "A further service: one that people can connect, or that an MCP server uses.",
+        "connection" => {
+            "A further service: one that people can connect, or that an MCP server uses."
+        }
         "upstream_token" => "The sign-in provider's own token, for an MCP server.",
         "client" => "A client that you configure.",
         "client_documents" => "Clients that publish their metadata.",

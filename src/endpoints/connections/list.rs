@@ -30,7 +30,6 @@ enum CardStanding {
 
 /// A service, prepared for display.
 struct ServiceCard {
-    /// Name of the connection.
     name: String,
     /// Display name of the service.
     title: String,
@@ -69,7 +68,6 @@ struct CardLink {
     text: &'static str,
     /// The same with the name of the service.
     what: String,
-    /// The path.
     path: String,
 }
 

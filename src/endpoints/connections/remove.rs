@@ -20,7 +20,6 @@ struct DisconnectTemplate<'a> {
     frame: &'a Frame,
     w: &'static ServicesWords,
     account: &'static AccountWords,
-    /// Name of the connection.
     name: &'a str,
     /// Display name of the service.
     service: &'a str,

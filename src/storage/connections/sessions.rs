@@ -40,7 +40,6 @@ pub(in crate::storage) const MARK_SESSIONS_OF_GRANTS: &str = "INSERT INTO token_
                        AND l.revoked_at IS NULL AND l.expires_at > {now})
      ON CONFLICT (id) DO NOTHING";
 
-/// What uses a session.
 enum SessionUse {
     /// A grant. A new mark comes with its end.
     Grant,

@@ -31,8 +31,8 @@ pub use groups::ToolCalls;
 pub use outcomes::{
     Answered, CertificateOutcome, NotifyOutcome, Passed, Rechecked, ServiceTokenOutcome,
 };
-pub use service_tokens::BrokenConnections;
 pub use routes::{ListenerKind, RouteMetrics};
+pub use service_tokens::BrokenConnections;
 pub use snapshot::Snapshot;
 pub use targets::{TargetCounters, TargetFailure, TargetUp};
 

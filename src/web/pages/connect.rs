@@ -28,7 +28,6 @@ pub struct ConnectPage<'a> {
     pub scopes: &'a [&'a str],
     /// The MCP servers that will use the connection.
     pub servers: &'a [&'a str],
-    /// Name of the connection.
     pub name: &'a str,
     /// The CSRF token of the session.
     pub csrf: &'a str,

@@ -493,7 +493,8 @@ async fn three_to_do_servers_share_one_path_and_each_keeps_its_sessions() {
     for _ in 0..2 {
         let clock = Clock::Manual(app.clock.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let todo = TodoServer::start(listener, TodoServerOptions { clock, calendar: None }).unwrap();
+        let todo =
+            TodoServer::start(listener, TodoServerOptions { clock, calendar: None }).unwrap();
         urls.push(todo.url());
         todos.push(todo);
     }

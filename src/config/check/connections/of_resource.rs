@@ -28,7 +28,6 @@ pub(in crate::config::check) struct TokenDelivery<'a> {
     pub(in crate::config::check) targets: &'a [Url],
     /// Headers of clients that the gateway forwards.
     pub(in crate::config::check) forwarded: &'a [HeaderName],
-    /// All connections.
     pub(in crate::config::check) services: &'a [ConnectionConfig],
 }
 

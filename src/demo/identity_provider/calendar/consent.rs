@@ -44,8 +44,7 @@ pub(super) fn authorize(idp: &IdpShared, client: &CalendarClient, request: &Reco
     let to = Url::parse(&asked.redirect_uri).ok();
     let host = to.as_ref().and_then(Url::host_str).unwrap_or_default();
     let address = super::address(&person);
-    let page =
-        CalendarConsentPage { name: &person.name, address: &address, host, request: &form };
+    let page = CalendarConsentPage { name: &person.name, address: &address, host, request: &form };
     pages::html(StatusCode::OK, &page)
 }
 

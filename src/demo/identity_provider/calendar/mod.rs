@@ -24,9 +24,7 @@ const SCOPE: &str = "calendar.read";
 /// The OAuth client of the calendar.
 #[derive(Clone, Debug)]
 pub struct CalendarClient {
-    /// Its client id.
     pub id: String,
-    /// Its client secret.
     pub secret: String,
     /// Redirect URIs, compared exactly.
     pub redirect_uris: Vec<String>,
