@@ -387,7 +387,7 @@ fn is_access_token(typ: &str) -> bool {
     typ.eq_ignore_ascii_case(ACCESS_TOKEN_TYPE) || typ.eq_ignore_ascii_case("application/at+jwt")
 }
 
-/// Parses a token of ours whose `typ` satisfies `is_typ`, and verifies its signature. The caller checks the
+/// Parses one of our tokens whose `typ` satisfies `is_typ`, and verifies its signature. The caller checks the
 /// claims.
 fn proven<T: DeserializeOwned>(
     keys: &SigningKeys,

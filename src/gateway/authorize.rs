@@ -128,7 +128,7 @@ fn has_rules_of_tools(resource: &ResourceConfig) -> bool {
 }
 
 /// Returns the body for a resource without tool rules, which nobody reads but the counter of calls. It is read
-/// whole if a token of a service may be missing: what the client is told then depends on the message.
+/// whole if a token of a service may be missing: the words for the client then depend on the message.
 async fn without_rules(
     resource: &ResourceConfig,
     reading: &mut RequestReading,

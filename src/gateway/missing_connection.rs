@@ -1,7 +1,7 @@
 //! Tells a client that its person has to connect a service first, in the shape that the client understands.
 //!
 //! There are three: a result that asks for input (MCP 2026-07-28), the error -32042 (MCP 2025-11-25), and plain
-//! words with the link, which every client shows. The link is that of a page of ours, for anybody who is signed
+//! words with the link, which every client shows. The link leads to our own page, for anybody who is signed
 //! in there: it carries no secret, and says nothing about the person.
 
 use std::time::Duration;

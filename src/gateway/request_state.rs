@@ -26,7 +26,7 @@ use crate::oauth::sealed::{Purpose, Sealer};
 const PREFIX: &str = "portcullis.";
 /// How long a state is accepted: ten minutes, in seconds.
 const LIVES: i64 = 600;
-/// Longest state of ours, in bytes. What is longer was not made here.
+/// Longest state that we make, in bytes. A longer one was not made here.
 const LONGEST: usize = 512;
 
 const STATE: &str = "requestState";
@@ -65,7 +65,7 @@ pub(super) fn make(sealer: &Sealer, caller: &Caller, message: &Value, now: Times
 }
 
 /// Looks at the state that a body carries. If it is ours, checks it and returns the body without it, too.
-/// Refuses a state of ours that belongs to another person, client, MCP server or request, or that has ended.
+/// Refuses our state if it belongs to another person, client, MCP server or request, or if it has ended.
 pub(super) fn take(
     sealer: &Sealer,
     caller: &Caller,
@@ -76,7 +76,7 @@ pub(super) fn take(
     if MENTION.find(body).is_none() {
         return nothing;
     }
-    // What cannot be read has no state of ours either: the MCP server judges it.
+    // A body that cannot be read carries no state that we made: the MCP server judges it.
     let Ok(message) = strict_json::parse(body) else { return nothing };
     let Some(state) = message.pointer("/params/requestState") else { return nothing };
     let Some(ours) = state.as_str().filter(|state| state.starts_with(PREFIX)) else {
@@ -125,7 +125,7 @@ fn fingerprint(message: &Value) -> [u8; SHA256_OUTPUT_LEN] {
     bytes
 }
 
-/// Every request in a state of ours was a link of ours, so all responses are to links.
+/// Every request that we made with a state was a link, so all responses are to links.
 fn reply(message: &Value) -> LinkReply {
     let responses = message.pointer("/params/inputResponses").and_then(Value::as_object);
     let actions = || {

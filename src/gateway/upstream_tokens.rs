@@ -74,8 +74,8 @@ pub(super) struct TokenSupply<'a> {
 }
 
 impl<'a> TokenSupply<'a> {
-    /// Returns the tokens that go with this request. Refuses it if it needs one that the person lacks. A state
-    /// of ours is removed from its body.
+    /// Returns the tokens that go with this request. Refuses it if it needs one that the person lacks. Our
+    /// state is removed from its body.
     pub(super) async fn tokens(&self, call: &mut Authorized) -> Result<SentTokens, GatewayRefused> {
         if !self.resource.wants_upstream() {
             return Ok(SentTokens::default());
@@ -227,7 +227,7 @@ impl<'a> TokenSupply<'a> {
             return None;
         }
         Some(match carried {
-            // With a state of ours, the client would drop that of the MCP server, which then could not go on. A
+            // With our state, the client would drop that of the MCP server, which then could not go on. A
             // person who declined is not asked again.
             CarriedState::OfServer | CarriedState::Ours(LinkReply::Declined) => LinkShape::Text,
             _ => LinkShape::of(session, message, self.sessions),

@@ -2,7 +2,7 @@
 //! as they are, which costs a tenth of hashing it.
 //!
 //! Must not be used for keys that others choose: these could be chosen so that they collide. Others may look
-//! such keys up, as long as only keys of ours are inserted.
+//! such keys up, as long as only our own keys are inserted.
 
 use std::hash::{BuildHasherDefault, Hasher};
 

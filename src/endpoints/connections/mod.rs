@@ -62,7 +62,7 @@ fn connect_routes() -> Router<App> {
         .route(paths::CONNECT_CALLBACK, once(get(page(callback::get))))
 }
 
-/// A signed-in person requests one of these pages. Somebody who is not signed in comes back to the same page.
+/// A signed-in person requests one of these pages. Others sign in first, and come back to the same page.
 struct ServiceVisit {
     browser: Browser,
     visitor: SignedInPerson,
