@@ -2,13 +2,14 @@
 //!
 //! Requests never wait for it: they leave their spans in a queue, and a task sends them. A collector that
 //! refuses, hangs or is gone costs telemetry only: the queue is bounded, a message is tried a few times, and
-//! what was not delivered is counted.
+//! what was not delivered is counted. Spans, lines and metrics do not wait for each other, because a collector
+//! may take one of them only.
 
 use std::time::Duration;
 
 use axum::http::{HeaderName, HeaderValue, Method, Request, Uri, header};
+use strum::VariantArray as _;
 use tokio::sync::Mutex;
-use tokio::time::Instant;
 use url::Url;
 
 use super::App;
@@ -17,12 +18,12 @@ use crate::config::{Config, TelemetryConfig, TraceSampling};
 use crate::http_client::{HttpClient, HttpError};
 use crate::oauth::secret::random_text;
 use crate::telemetry;
-use crate::telemetry::export::{ExportQueue, ExportResource, no_spans, rejected};
+use crate::telemetry::export::{ExportQueue, ExportResource, NextMessage, no_spans, rejected};
 use crate::telemetry::export_signal::ExportSignal;
 use crate::telemetry::log_throttle::LogThrottle;
 use crate::telemetry::metrics::Metrics;
 
-/// How long spans and lines wait for company: 5 s, as in OpenTelemetry's own exporters.
+/// Longest wait of spans and lines for the company of a whole message: 5 s, as in OpenTelemetry's own exporters.
 const FLUSH: Duration = Duration::from_secs(5);
 /// How often metrics are sent: once a minute, as in OpenTelemetry's own exporters.
 const METRICS: Duration = Duration::from_mins(1);
@@ -47,9 +48,10 @@ pub(super) struct Exporter {
     sends_metrics: bool,
     /// When counters began to count.
     begun: u64,
+    sends_lines: bool,
     metrics: Metrics,
-    /// Serialises exports.
-    sending: Mutex<()>,
+    /// Serialises the exports of each kind.
+    sending: [Mutex<()>; ExportSignal::VARIANTS.len()],
 }
 
 /// A collector, and how requests to it are made.
@@ -152,9 +154,10 @@ impl Exporter {
             resource: ExportResource::of(attributes),
             sampling: Some(telemetry.traces).filter(|sampling| sampling.ratio > 0.0),
             sends_metrics: telemetry.metrics,
+            sends_lines: telemetry.logs,
             begun: Clock::real_nanos(),
             metrics: metrics.clone(),
-            sending: Mutex::default(),
+            sending: Default::default(),
         })
     }
 
@@ -184,29 +187,25 @@ impl Exporter {
         }
     }
 
-    /// Sends the spans and lines that wait.
-    async fn send_waiting(&self) {
-        loop {
-            let (spans, lines) = (self.queue.take_spans(), self.queue.take_lines());
-            if spans.is_empty() && lines.is_empty() {
-                return;
-            }
-            // Both at once: lines that a collector does not take delay no spans.
-            let spans = async {
-                if !spans.is_empty() {
-                    let items = spans.len();
-                    let message = self.resource.spans(spans);
-                    self.deliver(ExportSignal::Traces, items, message).await;
-                }
-            };
-            let lines = async {
-                if !lines.is_empty() {
-                    let items = lines.len();
-                    let message = self.resource.lines(lines);
-                    self.deliver(ExportSignal::Logs, items, message).await;
-                }
-            };
-            tokio::join!(spans, lines);
+    /// Sends the spans that wait: a message of any size, and then further ones.
+    async fn send_spans(&self, further: NextMessage) {
+        let _alone = self.sending[ExportSignal::Traces as usize].lock().await;
+        let mut spans = self.queue.take_spans(NextMessage::Any);
+        while !spans.is_empty() {
+            let (items, message) = (spans.len(), self.resource.spans(spans));
+            self.deliver(ExportSignal::Traces, items, message).await;
+            spans = self.queue.take_spans(further);
+        }
+    }
+
+    /// Sends the lines that wait, in the same way.
+    async fn send_lines(&self, further: NextMessage) {
+        let _alone = self.sending[ExportSignal::Logs as usize].lock().await;
+        let mut lines = self.queue.take_lines(NextMessage::Any);
+        while !lines.is_empty() {
+            let (items, message) = (lines.len(), self.resource.lines(lines));
+            self.deliver(ExportSignal::Logs, items, message).await;
+            lines = self.queue.take_lines(further);
         }
     }
 
@@ -214,10 +213,35 @@ impl Exporter {
         if !self.sends_metrics {
             return;
         }
+        let _alone = self.sending[ExportSignal::Metrics as usize].lock().await;
         let snapshot = app.snapshot().await;
         let Ok(text) = self.metrics.text(&snapshot) else { return };
         let message = self.resource.metrics(&text, (self.begun, Clock::real_nanos()));
         self.deliver(ExportSignal::Metrics, 1, message).await;
+    }
+
+    /// Sends spans for good.
+    async fn keep_sending_spans(&self) {
+        while self.sampling.is_some() {
+            let _ = tokio::time::timeout(FLUSH, self.queue.message_of_spans()).await;
+            self.send_spans(NextMessage::Full).await;
+        }
+    }
+
+    /// Sends lines for good.
+    async fn keep_sending_lines(&self) {
+        while self.sends_lines {
+            let _ = tokio::time::timeout(FLUSH, self.queue.message_of_lines()).await;
+            self.send_lines(NextMessage::Full).await;
+        }
+    }
+
+    /// Sends metrics for good.
+    async fn keep_sending_metrics(&self, app: &App) {
+        while self.sends_metrics {
+            tokio::time::sleep(METRICS).await;
+            self.send_metrics(&app.current()).await;
+        }
     }
 
     /// Drops and counts what still waits.
@@ -240,43 +264,25 @@ impl App {
     /// Sends all telemetry that waits, and the metrics as they are now.
     pub async fn export_telemetry(&self) {
         let Some(exporter) = &self.0.shared.exporter else { return };
-        let _alone = exporter.sending.lock().await;
         let app = self.current();
-        tokio::join!(exporter.send_waiting(), exporter.send_metrics(&app));
+        let (spans, lines) =
+            (exporter.send_spans(NextMessage::Any), exporter.send_lines(NextMessage::Any));
+        tokio::join!(spans, lines, exporter.send_metrics(&app));
     }
 
     /// Sends telemetry until `stop` is ready, and then what is left, within three seconds.
     pub async fn keep_exporting(&self, stop: impl Future<Output = ()>) {
         panic_point!("telemetry");
         let Some(exporter) = &self.0.shared.exporter else { return };
-        let mut stop = std::pin::pin!(stop);
-        let mut measured = Instant::now();
-        loop {
-            let stopped = tokio::select! {
-                biased;
-                () = &mut stop => true,
-                () = exporter.queue.full() => false,
-                () = tokio::time::sleep(FLUSH) => false,
-            };
-            if stopped {
-                break;
-            }
-            let sending = async {
-                let _alone = exporter.sending.lock().await;
-                let measures = measured.elapsed() >= METRICS;
-                if measures {
-                    measured = Instant::now();
-                    let app = self.current();
-                    tokio::join!(exporter.send_waiting(), exporter.send_metrics(&app));
-                } else {
-                    exporter.send_waiting().await;
-                }
-            };
-            let sending = std::pin::pin!(sending);
-            tokio::select! {
-                () = sending => {}
-                () = &mut stop => break,
-            }
+        let sending = async {
+            let (spans, lines) = (exporter.keep_sending_spans(), exporter.keep_sending_lines());
+            tokio::join!(spans, lines, exporter.keep_sending_metrics(self));
+            std::future::pending().await // nothing is sent by itself
+        };
+        tokio::select! {
+            biased;
+            () = stop => {}
+            () = sending => {}
         }
         if tokio::time::timeout(LAST, self.export_telemetry()).await.is_err() {
             tracing::warn!("the last telemetry could not be sent in time");

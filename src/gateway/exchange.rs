@@ -270,9 +270,9 @@ impl Exchange<'_> {
         copy(&self.parts.headers, headers, &TO_BACKEND, &self.resource.forward_headers);
         remove_those_of_the_client(self.resource, headers);
         if let Some(span) = self.span
-            && let Some(traceparent) = &span.traceparent
+            && let Some(traceparent) = span.traceparent()
         {
-            headers.insert(TRACEPARENT, traceparent.clone());
+            headers.insert(TRACEPARENT, traceparent);
             if !span.keeps_state {
                 headers.remove(TRACESTATE);
             }

@@ -1,5 +1,8 @@
 //! Checks JSON-RPC messages. Where tools have rules, only messages pass that every parser reads alike.
 
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
 use serde_json::{Map, Value};
 
 use super::challenge::{GatewayRefused, MessageRefused};
@@ -124,6 +127,14 @@ pub(super) fn id(message: &Value) -> Value {
 
 pub(super) fn method(message: &Value) -> Option<&str> {
     message.get("method")?.as_str()
+}
+
+/// Whether [`traceparent`] may find something in a body. To search for its name costs less than to read the body;
+/// the letters of a name can be written as escapes, too.
+pub(super) fn may_have_traceparent(body: &[u8]) -> bool {
+    static NAME: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("traceparent"));
+    static ESCAPE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\\u"));
+    NAME.find(body).is_some() || ESCAPE.find(body).is_some()
 }
 
 /// The trace that the client says the message belongs to (SEP-414).

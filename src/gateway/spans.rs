@@ -14,7 +14,9 @@ use super::spelling::has_control;
 use super::target::Target;
 use crate::app::App;
 use crate::oauth::sealed::{Purpose, Sealer};
-use crate::telemetry::trace::{self, OpenSpan, RequestTrace};
+use crate::storage::LiveGrant;
+use crate::telemetry::trace::{self, OpenSpan, RecordedTrace};
+use crate::telemetry::trace_context::TraceContext;
 
 /// Characters of a keyed hash that are shown: 22, which is 132 bits.
 const HASH: usize = 22;
@@ -45,22 +47,25 @@ impl KnownTools {
     }
 }
 
-/// Returns the trace of this request, with what is known of the caller.
-pub(super) fn of_caller(app: &App, caller: &Caller, headers: &HeaderMap) -> Option<RequestTrace> {
-    let trace = trace::current()?;
-    if trace.records() {
-        let sealer = app.sealer();
-        trace.set("user.hash", hash(sealer, "person", &caller.grant.subject));
-        trace.set("portcullis.client.hash", hash(sealer, "client", &caller.grant.client_id));
-        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        if let Some(session) = text(session::SESSION_ID.as_str()) {
-            trace.set("mcp.session.id", hash(sealer, "session", session));
-        }
-        if let Some(version) = text("mcp-protocol-version").filter(|version| is_revision(version)) {
-            trace.set("mcp.protocol.version", version.to_owned());
-        }
+/// Returns the trace of this request, with what is known of the caller; `None` if it is not recorded.
+pub(super) fn of_caller(app: &App, caller: &Caller, headers: &HeaderMap) -> Option<RecordedTrace> {
+    let trace = trace::recorded().filter(RecordedTrace::records)?;
+    name_caller(&trace, app, &caller.grant);
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    if let Some(session) = text(session::SESSION_ID.as_str()) {
+        trace.set("mcp.session.id", hash(app.sealer(), "session", session));
+    }
+    if let Some(version) = text("mcp-protocol-version").filter(|version| is_revision(version)) {
+        trace.set("mcp.protocol.version", version.to_owned());
     }
     Some(trace)
+}
+
+/// Says who calls.
+pub(super) fn name_caller(trace: &RecordedTrace, app: &App, grant: &LiveGrant) {
+    let sealer = app.sealer();
+    trace.set("user.hash", hash(sealer, "person", &grant.subject));
+    trace.set("portcullis.client.hash", hash(sealer, "client", &grant.client_id));
 }
 
 /// Returns a hash that is always the same for this installation, and that nobody without its key can compute.
@@ -81,7 +86,7 @@ fn is_revision(text: &str) -> bool {
 /// Says what a request calls. A request with several messages is a batch, and says nothing of each.
 /// `tool`: a name that is known to be one of the MCP server's.
 pub(super) fn describe(
-    trace: &RequestTrace,
+    trace: &RecordedTrace,
     nth: usize,
     method: Option<&'static str>,
     tool: Option<&str>,
@@ -113,18 +118,18 @@ pub(super) fn describe(
 /// The request to the MCP server, as a span, and the header that tells the server of it.
 pub(super) struct TargetSpan {
     span: Option<OpenSpan>,
-    /// The `traceparent` for the MCP server; `None` without traces.
-    pub(super) traceparent: Option<HeaderValue>,
+    /// What the MCP server learns; `None` without traces.
+    context: Option<TraceContext>,
     /// Whether the client's `tracestate` belongs to the same trace, and passes.
     pub(super) keeps_state: bool,
 }
 
 impl TargetSpan {
     pub(super) fn begin(target: &Target, path: Option<&str>) -> Self {
-        let Some(trace) = trace::current() else {
-            return Self { span: None, traceparent: None, keeps_state: true };
+        let Some(place) = trace::place() else {
+            return Self { span: None, context: None, keeps_state: true };
         };
-        let mut span = trace::child(trace.name());
+        let mut span = trace::child_of_same_name();
         if let Some(span) = &mut span {
             let url = target.url();
             if let Some(host) = url.host_str() {
@@ -137,9 +142,13 @@ impl TargetSpan {
                 span.set("portcullis.path", path.to_owned());
             }
         }
-        let context = span.as_ref().map_or_else(|| trace.context(), OpenSpan::context);
-        let traceparent = HeaderValue::from_str(&context.to_string()).ok();
-        Self { span, traceparent, keeps_state: trace.is_continued() }
+        let context = span.as_ref().map_or(place.context, OpenSpan::context);
+        Self { span, context: Some(context), keeps_state: place.is_continued() }
+    }
+
+    /// Returns the `traceparent` for the MCP server; `None` without traces.
+    pub(super) fn traceparent(&self) -> Option<HeaderValue> {
+        HeaderValue::from_bytes(&self.context?.traceparent()).ok()
     }
 
     pub(super) fn end(self, answer: &Result<axum::http::Response<Incoming>, GatewayRefused>) {

@@ -24,8 +24,8 @@ use super::whole_message::{WholeMessage, is_plain_result};
 use crate::app::{App, CallCounter, Called};
 use crate::config::ResourceConfig;
 use crate::storage::{CallOutcome, LiveGrant};
-use crate::telemetry::metrics::{Calls, ToolCalls};
-use crate::telemetry::trace::RequestTrace;
+use crate::telemetry::metrics::{Calls, ListenerKind, ToolCalls};
+use crate::telemetry::trace::{self, RecordedTrace, RequestSpan};
 
 /// Most messages of one request that are told apart: 1,000. All others together count as one call.
 const MOST: usize = 1000;
@@ -81,8 +81,10 @@ pub(super) struct OpenCalls {
     scanner: Option<Arc<Lock<StreamedMessages>>>,
     route: Arc<CallsOfRoute>,
     begun: Instant,
-    /// The trace of the request; it ends with the last call.
-    trace: Option<RequestTrace>,
+    /// The trace of the request, if it is recorded; it ends with the last call.
+    trace: Option<RecordedTrace>,
+    /// Whether traces of other calls may name the tools of this one.
+    learns_tools: bool,
 }
 
 /// The messages of a request body that passes by.
@@ -121,16 +123,18 @@ impl OpenCalls {
             route: Arc::clone(route),
             begun: Instant::now(),
             trace,
+            learns_tools: app.tracing().is_some(),
         })
     }
 
     /// Adds messages that tool rules have parsed.
     pub(super) fn add_parsed(&mut self, resource: &ResourceConfig, parsed: &[Value]) {
         let in_batch = parsed.len() > 1;
-        if let ([message], Some(trace)) = (parsed, &self.trace)
+        if let [message] = parsed
+            && trace::is_open_to_offers()
             && let Some(traceparent) = messages::traceparent(message)
         {
-            trace.offered(traceparent);
+            self.offered(resource, traceparent);
         }
         for message in parsed {
             let Some(method) = messages::method(message) else { continue };
@@ -144,8 +148,8 @@ impl OpenCalls {
 
     /// Adds the messages of a whole body.
     pub(super) fn add_body(&mut self, resource: &ResourceConfig, body: &[u8]) {
-        // With a trace, its parent is read too.
-        if self.trace.is_none()
+        let reads_offers = trace::is_open_to_offers() && messages::may_have_traceparent(body);
+        if !reads_offers
             && let Some(WholeMessage { method, name, has_id, .. }) = WholeMessage::read(body)
         {
             if let Some(method) = method {
@@ -154,14 +158,27 @@ impl OpenCalls {
             return;
         }
         let all = MessageScanner::new(ScanUntil::End).feed(body, |message| {
-            if let (Some(trace), Some(traceparent)) = (&self.trace, &message.traceparent) {
-                trace.offered(traceparent);
+            if let Some(traceparent) = message.traceparent.as_deref().filter(|_| reads_offers) {
+                self.offered(resource, traceparent);
             }
             self.add_scanned(resource, message);
             self.calls.len() < MOST
         });
         if !all {
             self.add(resource, ("", None), false, None);
+        }
+    }
+
+    /// Takes note of the `traceparent` of a message.
+    fn offered(&mut self, resource: &ResourceConfig, traceparent: &str) {
+        let (Some((queue, _)), Some(route)) = (self.app.tracing(), &resource.path) else { return };
+        let listener = ListenerKind::Public.into();
+        trace::offered(traceparent, &RequestSpan { queue, method: "POST", route, listener });
+        if self.trace.is_none() {
+            self.trace = trace::recorded();
+            if let Some(trace) = &self.trace {
+                spans::name_caller(trace, &self.app, &self.grant);
+            }
         }
     }
 
@@ -197,11 +214,14 @@ impl OpenCalls {
         };
         let (counter, named) = self.app.call_counter(&self.grant, called, self.app.now());
         let mut new_tool = None;
-        if let Some(trace) = &self.trace {
+        if self.learns_tools {
             let is_known =
-                |tool: &&str| self.route.tools.has(tool) || resource.tools.contains_key(*tool);
-            spans::describe(trace, self.added, method, tool.filter(is_known));
-            new_tool = tool.filter(|tool| !is_known(tool)).map(Into::into);
+                |tool: &&str| resource.tools.contains_key(*tool) || self.route.tools.has(tool);
+            let known = tool.filter(is_known);
+            if let Some(trace) = &self.trace {
+                spans::describe(trace, self.added, method, known);
+            }
+            new_tool = tool.filter(|_| known.is_none()).map(Into::into);
         }
         self.added += 1;
         let late_name = tool.filter(|_| !named).map(Into::into);
@@ -272,10 +292,12 @@ impl OpenCalls {
             self.app.prove_tool(&self.grant.resource, name);
         }
         if outcome == CallOutcome::Answered
-            && let (Some(name), Some(trace)) = (&call.new_tool, &self.trace)
+            && let Some(name) = &call.new_tool
         {
             self.route.tools.add(name);
-            if self.added == 1 && self.route.tools.has(name) {
+            if let Some(trace) = self.trace.as_ref().filter(|_| self.added == 1)
+                && self.route.tools.has(name)
+            {
                 spans::describe(trace, 0, call.method, Some(name));
             }
         }

@@ -15,8 +15,8 @@ use zeroize::Zeroizing;
 
 use crate::clock::{Clock, Timestamp};
 
-/// Returns random bytes from the operating system. All secrets and ids come from here; signing keys come
-/// from the cryptographic library's own generator.
+/// Returns random bytes from the operating system. All secrets and ids come from here, except for the ids of
+/// traces (`telemetry/trace_context.rs`); signing keys come from the cryptographic library's own generator.
 ///
 /// # Panics
 /// If the operating system has no randomness. Nothing safe can be done without it.

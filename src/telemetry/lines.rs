@@ -52,9 +52,12 @@ impl Write for LineWriter {
         let most = MOST.load(Ordering::Relaxed);
         let written = cut(line, most).unwrap_or_else(|| line.to_vec());
         if let Some(export) = EXPORT.get() {
-            let context = trace::current().map(|trace| trace.context());
-            let (at, level, text) = (Clock::real_nanos(), self.0, plain(&written));
-            export.push_line(LogLine { at, level, text, context });
+            export.push_line(|| LogLine {
+                at: Clock::real_nanos(),
+                level: self.0,
+                text: plain(&written),
+                context: trace::place().map(|place| place.context),
+            });
         }
         queue::push(written);
         Ok(line.len())

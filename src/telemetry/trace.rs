@@ -2,17 +2,20 @@
 //! server sets it ([`within`]), and the database, the requests to the identity provider and the gateway add
 //! spans ([`child`]).
 //!
-//! The spans of a request are kept with it until it ends, because only then is it certain which trace they
-//! belong to: a step of a sign-in learns from what it reads that it continues the trace of the step before,
-//! and a call of an MCP server learns it from the body. Without telemetry nothing is set, and each place costs
-//! a look at the task.
+//! Whether a trace is recorded is decided when the request begins. Of one that is not, the task holds only the
+//! ids, which the MCP server gets: no span is built, and nothing is allocated. Without telemetry nothing is set,
+//! and each place costs a look at the task.
+//!
+//! The spans of a recorded request are kept with it until it ends, because only then is it certain which trace
+//! they belong to: a step of a sign-in learns from what it reads that it continues the trace of the step before,
+//! and a call of an MCP server learns it from the body.
 
 use std::borrow::Cow;
-use std::pin::Pin;
+use std::cell::RefCell;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::export::ExportQueue;
 use super::spans::{FinishedSpan, SpanAttribute, SpanKind, SpanValue};
@@ -24,9 +27,11 @@ use crate::config::TraceSampling;
 const MOST_CHILDREN: usize = 64;
 /// Most links of a request: those of the message and of the header, and one more.
 const MOST_LINKS: usize = 3;
+/// Attributes that the span of a request usually gets: 12.
+const USUAL_ATTRIBUTES: usize = 12;
 
 tokio::task_local! {
-    static CURRENT: RequestTrace;
+    static CURRENT: RefCell<RequestTrace>;
 }
 
 /// Whether a new trace is recorded. Decides as `TraceIdRatioBased` of OpenTelemetry does, so that all
@@ -44,10 +49,23 @@ fn takes(sampling: TraceSampling, trace: [u8; 16]) -> bool {
     random < bound
 }
 
-/// How a request begins its trace.
-pub struct TraceStart<'a> {
-    /// Where its spans go.
+/// What the span of a request says from its beginning, and where it goes.
+#[derive(Clone, Copy)]
+pub struct RequestSpan<'a> {
     pub queue: &'a ExportQueue,
+    /// The method, in the words of the conventions.
+    pub method: &'static str,
+    /// The pattern of the route.
+    pub route: &'a str,
+    /// The listener that the request came through.
+    pub listener: &'static str,
+}
+
+/// How a request begins its trace.
+#[derive(Clone, Copy, Debug)]
+pub struct TraceStart {
+    /// When the request began.
+    pub begun: Instant,
     /// Which traces are recorded.
     pub sampling: TraceSampling,
     /// Whether a `traceparent` that comes with the request is its parent; otherwise it becomes a link.
@@ -57,9 +75,117 @@ pub struct TraceStart<'a> {
     pub undecided: bool,
 }
 
-/// The trace of a request. Its spans are queued for export when the last copy of this is dropped.
+/// The trace of a request, as the task that serves it holds it.
 #[derive(Clone)]
-pub struct RequestTrace(Arc<TraceParts>);
+pub enum RequestTrace {
+    /// No spans are kept.
+    Unrecorded(UnrecordedTrace),
+    /// Spans are kept.
+    Recorded(RecordedTrace),
+}
+
+/// Where a request is in a trace.
+#[derive(Clone, Copy, Debug)]
+pub struct TracePlace {
+    /// The trace, and the span of the request.
+    pub context: TraceContext,
+    /// The span above that of the request.
+    parent: Option<[u8; 8]>,
+}
+
+impl TracePlace {
+    /// Whether the trace was begun elsewhere.
+    pub fn is_continued(&self) -> bool {
+        self.parent.is_some()
+    }
+
+    /// Moves the request into the trace of `context`, below its span. Returns what was its parent before, if that
+    /// is in another trace.
+    fn move_below(
+        &mut self,
+        context: TraceContext,
+        sampling: TraceSampling,
+    ) -> Option<TraceContext> {
+        let before = self.parent.filter(|_| self.context.trace != context.trace);
+        let before = before.map(|span| TraceContext { span, ..self.context });
+        self.parent = Some(context.span);
+        self.context.trace = context.trace;
+        self.context.sampled =
+            if sampling.follows_parent { context.sampled } else { takes(sampling, context.trace) };
+        before
+    }
+}
+
+/// The trace of a request of which no spans are kept: it is not recorded, or there is no room for its spans.
+#[derive(Clone)]
+pub struct UnrecordedTrace {
+    place: TracePlace,
+    start: TraceStart,
+    /// Counts its spans, if there is only no room for them.
+    dropping: Option<ExportQueue>,
+}
+
+impl UnrecordedTrace {
+    /// Begins to record, if the trace is recorded and there is room. `link`: a span of another trace that the
+    /// request belongs to as well.
+    fn settle(
+        mut self,
+        span: &RequestSpan<'_>,
+        link: Option<TraceContext>,
+        undecided: bool,
+    ) -> RequestTrace {
+        let sampled = self.place.context.sampled;
+        self.dropping = self.dropping.filter(|_| sampled);
+        if self.dropping.is_some() {
+            // The span of the request is counted already.
+        } else if sampled && !span.queue.has_room_for_spans() {
+            span.queue.drop_spans(1); // that of the request
+            self.dropping = Some(span.queue.clone());
+        } else if sampled || undecided {
+            return RequestTrace::Recorded(RecordedTrace::of(&self, span, link, undecided));
+        }
+        RequestTrace::Unrecorded(self)
+    }
+
+    /// Takes note that a span is not built.
+    fn pass_over(&self) {
+        if let Some(queue) = &self.dropping {
+            queue.drop_spans(1);
+        }
+    }
+}
+
+impl RequestTrace {
+    /// Begins the trace of a request, and decides whether it is recorded. `traceparent`: that of its header. That
+    /// of a trusted proxy becomes the parent. That of a stranger, who may have made it up, becomes a link. An
+    /// invalid one is ignored.
+    pub fn begin(start: TraceStart, span: &RequestSpan<'_>, traceparent: Option<&str>) -> Self {
+        let mut context = TraceContext::generate();
+        context.sampled = takes(start.sampling, context.trace);
+        let mut place = TracePlace { context, parent: None };
+        let mut link = None;
+        if start.trusted || start.undecided || context.sampled {
+            let offered = traceparent.and_then(TraceContext::parse);
+            match offered {
+                Some(offered) if start.trusted => _ = place.move_below(offered, start.sampling),
+                offered => link = offered,
+            }
+        }
+        UnrecordedTrace { place, start, dropping: None }.settle(span, link, start.undecided)
+    }
+
+    fn place(&self) -> TracePlace {
+        match self {
+            Self::Unrecorded(trace) => trace.place,
+            Self::Recorded(trace) => trace.0.state.lock().place,
+        }
+    }
+}
+
+/// A trace that is recorded, or that may turn out to be. Its spans are queued for export when the last copy of
+/// this is dropped.
+#[derive(Clone)]
+pub struct RecordedTrace(Arc<TraceParts>);
 
 struct TraceParts {
     queue: ExportQueue,
@@ -71,9 +197,7 @@ struct TraceParts {
 }
 
 struct TraceState {
-    /// The trace, and the span of the request.
-    context: TraceContext,
-    parent: Option<[u8; 8]>,
+    place: TracePlace,
     links: Vec<TraceContext>,
     name: Cow<'static, str>,
     attributes: Vec<SpanAttribute>,
@@ -81,35 +205,41 @@ struct TraceState {
     children: Vec<FinishedSpan>,
 }
 
-impl RequestTrace {
-    /// Begins the trace of a request.
-    pub fn begin(start: &TraceStart<'_>, name: String, attributes: Vec<SpanAttribute>) -> Self {
-        let mut context = TraceContext::generate();
-        context.sampled = takes(start.sampling, context.trace);
+impl RecordedTrace {
+    fn of(
+        trace: &UnrecordedTrace,
+        span: &RequestSpan<'_>,
+        link: Option<TraceContext>,
+        undecided: bool,
+    ) -> Self {
+        count_built();
+        let RequestSpan { queue, method, route, listener } = *span;
+        let TraceStart { begun, sampling, trusted, .. } = trace.start;
+        let so_far = u64::try_from(begun.elapsed().as_nanos()).unwrap_or_default();
+        let mut attributes = Vec::with_capacity(USUAL_ATTRIBUTES);
+        attributes.push(("http.request.method", method.into()));
+        attributes.push(("http.route", route.to_owned().into()));
+        attributes.push(("portcullis.listener", listener.into()));
         let state = TraceState {
-            context,
-            parent: None,
-            links: Vec::new(),
-            name: Cow::Owned(name),
+            place: trace.place,
+            links: link.into_iter().collect(),
+            name: Cow::Owned(format!("{method} {route}")),
             attributes,
             failed: false,
             children: Vec::new(),
         };
         Self(Arc::new(TraceParts {
-            queue: start.queue.clone(),
-            sampling: start.sampling,
-            trusted: start.trusted,
-            undecided: start.undecided,
-            begun: Clock::real_nanos(),
+            queue: queue.clone(),
+            sampling,
+            trusted,
+            undecided,
+            begun: Clock::real_nanos().saturating_sub(so_far),
             state: Mutex::new(state),
         }))
     }
 
-    /// Takes note of a `traceparent` that came with the request. That of a trusted proxy becomes the parent,
-    /// instead of an earlier one: that of an MCP message says more than that of the header before it. That of a
-    /// stranger, who may have made it up, becomes a link. An invalid one is ignored.
-    pub fn offered(&self, traceparent: &str) {
-        let Some(context) = TraceContext::parse(traceparent) else { return };
+    /// Takes note of a `traceparent` in a message. It counts before that of the header, because it says more.
+    fn offered(&self, context: TraceContext) {
         if self.0.trusted {
             self.continues(context);
             return;
@@ -120,42 +250,19 @@ impl RequestTrace {
         }
     }
 
-    /// Continues the trace of an earlier step of the same sign-in.
-    pub fn continues(&self, context: TraceContext) {
+    /// Continues another trace.
+    fn continues(&self, context: TraceContext) {
         let mut state = self.0.state.lock();
-        let TraceState { context: own, parent, links, .. } = &mut *state;
         // What was its parent before is still shown, as a link.
-        if let Some(span) = parent.filter(|_| own.trace != context.trace)
-            && links.len() < MOST_LINKS
-        {
-            links.push(TraceContext { span, ..*own });
+        let before = state.place.move_below(context, self.0.sampling);
+        if state.links.len() < MOST_LINKS {
+            state.links.extend(before);
         }
-        own.trace = context.trace;
-        *parent = Some(context.span);
-        state.context.sampled = if self.0.sampling.follows_parent {
-            context.sampled
-        } else {
-            takes(self.0.sampling, context.trace)
-        };
-    }
-
-    /// Whether it continues a trace.
-    pub fn is_continued(&self) -> bool {
-        self.0.state.lock().parent.is_some()
-    }
-
-    /// The trace and the span of the request.
-    pub fn context(&self) -> TraceContext {
-        self.0.state.lock().context
     }
 
     /// Whether attributes and spans are of use.
     pub fn records(&self) -> bool {
-        self.0.undecided || self.0.state.lock().context.sampled
-    }
-
-    pub fn name(&self) -> Cow<'static, str> {
-        self.0.state.lock().name.clone()
+        self.0.undecided || self.0.state.lock().place.context.sampled
     }
 
     pub fn rename(&self, name: impl Into<Cow<'static, str>>) {
@@ -183,18 +290,19 @@ impl RequestTrace {
 impl Drop for TraceParts {
     fn drop(&mut self) {
         let state = self.state.get_mut();
-        if !state.context.sampled {
+        let TracePlace { context, parent } = state.place;
+        if !context.sampled {
             return;
         }
         let mut spans = std::mem::take(&mut state.children);
         for span in &mut spans {
             // They began before it was certain which trace this is.
-            span.context.trace = state.context.trace;
+            span.context.trace = context.trace;
             span.context.sampled = true;
         }
         spans.push(FinishedSpan {
-            context: state.context,
-            parent: state.parent,
+            context,
+            parent,
             name: std::mem::take(&mut state.name),
             kind: SpanKind::Server,
             time: (self.begun, Clock::real_nanos().max(self.begun)),
@@ -218,110 +326,226 @@ fn set(attributes: &mut Vec<SpanAttribute>, name: &'static str, value: SpanValue
 pub struct OpenSpan(Box<OpenSpanParts>);
 
 struct OpenSpanParts {
-    trace: RequestTrace,
-    span: FinishedSpan,
+    trace: RecordedTrace,
+    /// Its own id, in the trace as that was when it began.
+    context: TraceContext,
+    parent: [u8; 8],
+    name: Cow<'static, str>,
+    begun: u64,
+    attributes: Vec<SpanAttribute>,
+    failed: bool,
 }
 
 impl OpenSpan {
     /// The trace and this span.
     pub fn context(&self) -> TraceContext {
-        TraceContext { span: self.0.span.context.span, ..self.0.trace.context() }
+        let of_request = self.0.trace.0.state.lock().place.context;
+        TraceContext { span: self.0.context.span, ..of_request }
     }
 
     /// Sets an attribute.
     pub fn set(&mut self, name: &'static str, value: impl Into<SpanValue>) {
-        set(&mut self.0.span.attributes, name, value.into());
+        set(&mut self.0.attributes, name, value.into());
     }
 
     /// Marks it as failed, for this reason.
     pub fn fail(&mut self, error: impl Into<SpanValue>) {
-        self.0.span.failed = true;
+        self.0.failed = true;
         self.set("error.type", error);
     }
 }
 
-impl Drop for OpenSpan {
+impl Drop for OpenSpanParts {
     fn drop(&mut self) {
-        let mut span = self.0.span.clone();
-        span.time.1 = Clock::real_nanos().max(span.time.0);
-        let mut state = self.0.trace.0.state.lock();
+        let span = FinishedSpan {
+            context: self.context,
+            parent: Some(self.parent),
+            name: std::mem::take(&mut self.name),
+            kind: SpanKind::Client,
+            time: (self.begun, Clock::real_nanos().max(self.begun)),
+            attributes: std::mem::take(&mut self.attributes),
+            failed: self.failed,
+            links: Vec::new(),
+        };
+        let mut state = self.trace.0.state.lock();
         if state.children.len() < MOST_CHILDREN {
             state.children.push(span);
         }
     }
 }
 
-/// Returns the trace of the request that this task serves; `None` without telemetry.
+/// Returns the trace of the request that this task serves, for a task of its own that serves it as well; `None`
+/// without telemetry.
 pub fn current() -> Option<RequestTrace> {
-    CURRENT.try_with(RequestTrace::clone).ok()
+    CURRENT.try_with(|current| current.borrow().clone()).ok()
+}
+
+/// Returns the trace of the request, if spans of it are kept.
+pub fn recorded() -> Option<RecordedTrace> {
+    let recorded = |current: &RefCell<RequestTrace>| match &*current.borrow() {
+        RequestTrace::Recorded(trace) => Some(trace.clone()),
+        RequestTrace::Unrecorded(_) => None,
+    };
+    CURRENT.try_with(recorded).ok()?
+}
+
+/// Returns where the request is in its trace; `None` without telemetry.
+pub fn place() -> Option<TracePlace> {
+    CURRENT.try_with(|current| current.borrow().place()).ok()
 }
 
 /// Returns where the trace of this request is, for a later request that continues it; `None` if it is not
 /// recorded.
 pub fn carried() -> Option<String> {
-    let context = current()?.context();
+    let context = place()?.context;
     context.sampled.then(|| context.to_string())
 }
 
 /// Continues the trace that [`carried`] returned in an earlier step.
 pub fn continue_from(carried: Option<&str>) {
-    if let Some(context) = carried.and_then(TraceContext::parse)
-        && let Some(trace) = current()
-    {
-        trace.continues(context);
+    let Some(context) = carried.and_then(TraceContext::parse) else { return };
+    let _ = CURRENT.try_with(|current| match &mut *current.borrow_mut() {
+        RequestTrace::Recorded(trace) => trace.continues(context),
+        RequestTrace::Unrecorded(trace) => {
+            trace.place.move_below(context, trace.start.sampling);
+        }
+    });
+}
+
+/// Keeps spans from now on although the trace of the request is not recorded so far, because the request may turn
+/// out to continue one that is.
+pub fn may_continue(span: &RequestSpan<'_>) {
+    replace_unrecorded(|trace| trace.clone().settle(span, None, true));
+}
+
+/// Whether a `traceparent` in a message of the request counts.
+pub fn is_open_to_offers() -> bool {
+    let is_open = |current: &RefCell<RequestTrace>| match &*current.borrow() {
+        RequestTrace::Recorded(_) => true,
+        RequestTrace::Unrecorded(trace) => trace.start.trusted,
+    };
+    CURRENT.try_with(is_open).unwrap_or(false)
+}
+
+/// Takes note of a `traceparent` that came in a message of the request: a parent or a link, as that of the header.
+/// If the request belongs to a recorded trace by it, `span` is recorded from now on.
+pub fn offered(traceparent: &str, span: &RequestSpan<'_>) {
+    let Some(context) = TraceContext::parse(traceparent) else { return };
+    match recorded() {
+        Some(trace) => trace.offered(context),
+        None => replace_unrecorded(|trace| {
+            let mut moved = trace.clone();
+            if !moved.start.trusted {
+                return RequestTrace::Unrecorded(moved);
+            }
+            let link = moved.place.move_below(context, moved.start.sampling);
+            moved.settle(span, link, false)
+        }),
     }
 }
 
+/// Replaces the trace of the request, if no spans of it are kept.
+fn replace_unrecorded(replacement: impl FnOnce(&UnrecordedTrace) -> RequestTrace) {
+    let _ = CURRENT.try_with(|current| {
+        let mut current = current.borrow_mut();
+        if let RequestTrace::Unrecorded(trace) = &*current {
+            *current = replacement(trace);
+        }
+    });
+}
+
 /// Begins a span below that of the request; `None` if its trace is not recorded.
-pub fn child(name: impl Into<Cow<'static, str>>) -> Option<OpenSpan> {
-    let trace = current().filter(RequestTrace::records)?;
-    let parent = Some(trace.context().span);
-    let begun = Clock::real_nanos();
-    let span = FinishedSpan {
-        context: TraceContext::generate(),
-        parent,
-        name: name.into(),
-        kind: SpanKind::Client,
-        time: (begun, begun),
+pub fn child(name: &'static str) -> Option<OpenSpan> {
+    begin_child(|_| Cow::Borrowed(name))
+}
+
+/// Begins a span below that of the request, with the name that this one has so far.
+pub fn child_of_same_name() -> Option<OpenSpan> {
+    begin_child(|of_request| of_request.name.clone())
+}
+
+fn begin_child(name: impl FnOnce(&TraceState) -> Cow<'static, str>) -> Option<OpenSpan> {
+    let recorded = |current: &RefCell<RequestTrace>| match &*current.borrow() {
+        RequestTrace::Recorded(trace) => Some(trace.clone()),
+        RequestTrace::Unrecorded(trace) => {
+            trace.pass_over();
+            None
+        }
+    };
+    let trace = CURRENT.try_with(recorded).ok()??;
+    let (of_request, name) = {
+        let state = trace.0.state.lock();
+        let context = state.place.context;
+        if !(trace.0.undecided || context.sampled) {
+            return None;
+        }
+        (context, name(&state))
+    };
+    count_built();
+    Some(OpenSpan(Box::new(OpenSpanParts {
+        trace,
+        context: of_request.next_span(),
+        parent: of_request.span,
+        name,
+        begun: Clock::real_nanos(),
         attributes: Vec::new(),
         failed: false,
-        links: Vec::new(),
-    };
-    Some(OpenSpan(Box::new(OpenSpanParts { trace, span })))
+    })))
 }
 
-/// Runs a future as part of serving the request of `trace`, if there is one.
-pub fn within<F: Future + Unpin>(trace: Option<RequestTrace>, future: F) -> WithinTrace<F> {
-    WithinTrace { trace, future }
+/// Counts the spans that tests have built on this thread.
+fn count_built() {
+    #[cfg(test)]
+    tests::BUILT.set(tests::BUILT.get() + 1);
 }
 
-/// A future that finds the trace of its request while it runs.
-pub struct WithinTrace<F> {
-    trace: Option<RequestTrace>,
-    future: F,
-}
-
-impl<F: Future + Unpin> Future for WithinTrace<F> {
-    type Output = F::Output;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        let Self { trace, future } = &mut *self;
-        match trace {
-            None => Pin::new(future).poll(context),
-            Some(trace) => CURRENT.sync_scope(trace.clone(), || Pin::new(future).poll(context)),
-        }
+/// Runs a future as part of serving the request of `trace`, if there is one. The future is pinned, so that it is
+/// not kept twice.
+pub async fn within<F: Future + Unpin>(trace: Option<RequestTrace>, future: F) -> F::Output {
+    match trace {
+        None => future.await,
+        Some(trace) => CURRENT.scope(RefCell::new(trace), future).await,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::telemetry::metrics::Metrics;
+    use std::cell::Cell;
 
-    fn begin(queue: &ExportQueue, trusted: bool, ratio: f64) -> RequestTrace {
+    use super::*;
+    use crate::telemetry::export::NextMessage;
+    use crate::telemetry::metrics::{Metrics, Snapshot};
+
+    thread_local! {
+        /// How many spans were begun.
+        pub(super) static BUILT: Cell<usize> = const { Cell::new(0) };
+    }
+
+    fn span(queue: &ExportQueue) -> RequestSpan<'_> {
+        RequestSpan { queue, method: "GET", route: "/x", listener: "public" }
+    }
+
+    fn start(trusted: bool, ratio: f64) -> TraceStart {
         let sampling = TraceSampling { ratio, follows_parent: true };
-        let start = TraceStart { queue, sampling, trusted, undecided: false };
-        RequestTrace::begin(&start, "GET /x".to_owned(), Vec::new())
+        TraceStart { begun: Instant::now(), sampling, trusted, undecided: false }
+    }
+
+    /// Returns the spans of a request with this header, in which this happens.
+    async fn spans_of(
+        queue: &ExportQueue,
+        start: TraceStart,
+        header: Option<TraceContext>,
+        serving: impl Future<Output = ()>,
+    ) -> Vec<FinishedSpan> {
+        let header = header.map(|header| header.to_string());
+        let trace = RequestTrace::begin(start, &span(queue), header.as_deref());
+        within(Some(trace), std::pin::pin!(serving)).await;
+        assert!(current().is_none());
+        queue.take_spans(NextMessage::Any)
+    }
+
+    fn sampled() -> TraceContext {
+        TraceContext { sampled: true, ..TraceContext::generate() }
     }
 
     #[test]
@@ -344,47 +568,144 @@ mod tests {
     #[tokio::test]
     async fn spans_follow_their_request_into_the_trace_that_it_continues() {
         let queue = ExportQueue::new(Metrics::new());
-        let trace = begin(&queue, false, 1.0);
-        let before = trace.context();
-        let earlier = TraceContext { sampled: true, ..TraceContext::generate() };
-        let serving = std::pin::pin!(async {
+        let (earlier, own) = (sampled(), Cell::new(None));
+        let spans = spans_of(&queue, start(false, 1.0), None, async {
+            own.set(place().map(|place| place.context.span));
             drop(child("early"));
             continue_from(Some(&earlier.to_string()));
             drop(child("late"));
         });
-        within(Some(trace.clone()), serving).await;
-        assert!(current().is_none());
-        drop(trace);
+        let spans = spans.await;
 
-        let spans = queue.take_spans();
         let names: Vec<&str> = spans.iter().map(|span| &*span.name).collect();
         assert_eq!(names, ["early", "late", "GET /x"]);
         assert!(spans.iter().all(|span| span.context.trace == earlier.trace));
-        assert!(spans[..2].iter().all(|span| span.parent == Some(before.span)));
+        assert!(own.get().is_some() && spans[..2].iter().all(|span| span.parent == own.get()));
         assert_eq!(spans[2].parent, Some(earlier.span));
     }
 
-    #[test]
-    fn te_02_a_strangers_trace_is_a_link_and_decides_nothing() {
+    #[tokio::test]
+    async fn te_02_a_strangers_trace_is_a_link_and_decides_nothing() {
         let queue = ExportQueue::new(Metrics::new());
-        let theirs = TraceContext { sampled: true, ..TraceContext::generate() };
-        let of_nobody = begin(&queue, false, 0.0);
-        of_nobody.offered(&theirs.to_string());
-        drop(of_nobody);
-        assert!(queue.take_spans().is_empty(), "a stranger makes nothing be recorded");
+        let theirs = sampled();
+        let of_nobody = spans_of(&queue, start(false, 0.0), Some(theirs), async {
+            offered(&theirs.to_string(), &span(&queue));
+        });
+        assert!(of_nobody.await.is_empty(), "a stranger makes nothing be recorded");
 
-        let recorded = begin(&queue, false, 1.0);
-        recorded.offered(&theirs.to_string());
-        recorded.offered("nonsense");
-        drop(recorded);
-        let span = queue.take_spans().remove(0);
-        assert_eq!((span.links, span.parent), (vec![theirs], None));
-        assert_ne!(span.context.trace, theirs.trace);
+        let message = sampled();
+        let recorded = spans_of(&queue, start(false, 1.0), Some(theirs), async {
+            offered(&message.to_string(), &span(&queue));
+            offered("nonsense", &span(&queue));
+        });
+        let recorded = recorded.await.remove(0);
+        assert_eq!((recorded.links, recorded.parent), (vec![theirs, message], None));
+        assert_ne!(recorded.context.trace, theirs.trace);
 
-        let of_a_proxy = begin(&queue, true, 0.0);
-        of_a_proxy.offered(&theirs.to_string());
-        drop(of_a_proxy);
-        let span = queue.take_spans().remove(0);
-        assert_eq!((span.context.trace, span.parent), (theirs.trace, Some(theirs.span)));
+        let of_a_proxy = spans_of(&queue, start(true, 0.0), Some(theirs), async {}).await.remove(0);
+        let (trace, parent) = (of_a_proxy.context.trace, of_a_proxy.parent);
+        assert_eq!((trace, parent), (theirs.trace, Some(theirs.span)));
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_not_recorded_builds_no_span_and_knows_its_place() {
+        let queue = ExportQueue::new(Metrics::new());
+        let unsampled = TraceContext::generate();
+        for (start, header) in [
+            (start(false, 0.0), None),
+            (start(false, 0.0), Some(sampled())),
+            (start(true, 0.0), None),
+            (start(true, 1.0), Some(unsampled)),
+        ] {
+            let spans = spans_of(&queue, start, header, async {
+                assert!(child("read").is_none() && child_of_same_name().is_none());
+                assert!(recorded().is_none() && carried().is_none());
+                let place = place().unwrap();
+                assert!(!place.context.sampled);
+                let expected = header.filter(|_| start.trusted).map(|header| header.trace);
+                assert_eq!(place.is_continued(), expected.is_some());
+                assert!(expected.is_none_or(|trace| trace == place.context.trace));
+            });
+            assert!(spans.await.is_empty());
+            assert_eq!(BUILT.get(), 0, "{start:?}");
+        }
+        spans_of(&queue, start(false, 1.0), None, async { drop(child("read")) }).await;
+        assert_eq!(BUILT.get(), 2, "the counter counts");
+    }
+
+    #[tokio::test]
+    async fn te_03_spans_that_find_no_room_are_counted_and_not_built() {
+        let metrics = Metrics::new();
+        let queue = ExportQueue::new(metrics.clone());
+        let fill = async { (0..MOST_CHILDREN).for_each(|_| drop(child("read"))) };
+        let trace = || RequestTrace::begin(start(false, 1.0), &span(&queue), None);
+        within(Some(trace()), std::pin::pin!(fill)).await;
+        while queue.has_room_for_spans() {
+            drop(trace());
+        }
+        let dropped = || {
+            let text = metrics.text(&Snapshot::default()).unwrap();
+            let (_, count) = text.split_once("dropped_total{signal=\"traces\"} ").unwrap();
+            count.split_once('\n').unwrap().0.parse::<usize>().unwrap()
+        };
+        let (before, built) = (dropped(), BUILT.get());
+        let theirs = sampled();
+        let serving = async {
+            assert!(child("read").is_none());
+            offered(&theirs.to_string(), &span(&queue));
+            may_continue(&span(&queue));
+            assert!(child("read").is_none() && recorded().is_none());
+            let context = place().unwrap().context;
+            assert!(context.sampled && context.trace == theirs.trace, "others may have room");
+        };
+        let trusted = RequestTrace::begin(start(true, 1.0), &span(&queue), None);
+        within(Some(trusted), std::pin::pin!(serving)).await;
+
+        assert_eq!((dropped() - before, BUILT.get() - built), (3, 0));
+        queue.take_spans(NextMessage::Any);
+        drop(trace());
+        assert_eq!(BUILT.get() - built, 1, "there is room again");
+    }
+
+    #[tokio::test]
+    async fn a_message_from_a_trusted_proxy_begins_and_ends_the_recording() {
+        let queue = ExportQueue::new(Metrics::new());
+        let (header, message) = (TraceContext::generate(), sampled());
+        let spans = spans_of(&queue, start(true, 0.0), Some(header), async {
+            assert!(child("early").is_none() && is_open_to_offers());
+            offered(&message.to_string(), &span(&queue));
+            drop(child("late"));
+        });
+        let spans = spans.await;
+        let names: Vec<&str> = spans.iter().map(|span| &*span.name).collect();
+        assert_eq!(names, ["late", "GET /x"]);
+        assert_eq!((spans[1].context.trace, spans[1].parent), (message.trace, Some(message.span)));
+        assert_eq!(spans[1].links, [header], "what was its parent before");
+
+        let not_recorded = TraceContext { sampled: false, ..message };
+        let spans = spans_of(&queue, start(true, 0.0), Some(sampled()), async {
+            offered(&not_recorded.to_string(), &span(&queue));
+            assert!(child("late").is_none());
+        });
+        assert!(spans.await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_request_that_may_continue_a_trace_keeps_its_spans_until_it_knows() {
+        let queue = ExportQueue::new(Metrics::new());
+        let earlier = sampled();
+        for continued in [Some(earlier.to_string()), None] {
+            let spans = spans_of(&queue, start(false, 0.0), None, async {
+                assert!(child("before").is_none());
+                may_continue(&span(&queue));
+                drop(child("early"));
+                continue_from(continued.as_deref());
+            });
+            let spans = spans.await;
+            let names: Vec<&str> = spans.iter().map(|span| &*span.name).collect();
+            let expected: &[&str] = if continued.is_some() { &["early", "GET /x"] } else { &[] };
+            assert_eq!(names, expected);
+            assert!(spans.iter().all(|span| span.context.trace == earlier.trace));
+        }
     }
 }

@@ -1,6 +1,10 @@
 //! The trace context of the W3C: the ids of a trace and a span, and the header that carries them.
 
-use std::fmt;
+use std::cell::RefCell;
+use std::fmt::{self, Write as _};
+
+use rand::rngs::SmallRng;
+use rand::{Rng as _, SeedableRng as _};
 
 use crate::oauth::secret::random_bytes;
 
@@ -8,6 +12,15 @@ use crate::oauth::secret::random_bytes;
 const LENGTH: usize = 55;
 /// Longest `traceparent` of a later version that is read. Ours is version 00, which is always 55.
 const LONGEST: usize = 256;
+
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
+thread_local! {
+    /// Makes the ids of traces and spans. They have to be random and need not be secret, because nobody proves
+    /// anything with them. So only the seed of each thread is from the operating system: every request needs ids,
+    /// and a system call for each of them would be much of what telemetry costs.
+    static IDS: RefCell<SmallRng> = RefCell::new(SmallRng::from_seed(random_bytes::<32>()));
+}
 
 /// A place in a trace: the trace, a span in it, and whether the trace is recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,12 +36,23 @@ pub struct TraceContext {
 impl TraceContext {
     /// Makes the ids of a new trace and its first span.
     pub(super) fn generate() -> Self {
-        let random = random_bytes::<24>();
-        let (mut trace, mut span) = ([0; 16], [0; 8]);
-        for (to, from) in trace.iter_mut().chain(&mut span).zip(random) {
-            *to = from;
-        }
-        Self { trace, span, sampled: false }
+        let [high, low, span] = IDS.with_borrow_mut(|ids| [(); 3].map(|()| ids.next_u64()));
+        let trace = u128::from(high) << 64 | u128::from(low.max(1));
+        Self { trace: trace.to_be_bytes(), span: span_id(span), sampled: false }
+    }
+
+    /// Makes the id of a further span of this trace.
+    pub(super) fn next_span(self) -> Self {
+        Self { span: span_id(IDS.with_borrow_mut(SmallRng::next_u64)), ..self }
+    }
+
+    /// Returns the `traceparent`: [`LENGTH`] characters of ASCII.
+    pub fn traceparent(self) -> [u8; LENGTH] {
+        let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+        write_hex(&mut text[3..35], &self.trace);
+        write_hex(&mut text[36..52], &self.span);
+        text[54] += u8::from(self.sampled);
+        text
     }
 
     /// Parses a `traceparent`. Returns `None` for anything that the specification calls invalid.
@@ -57,11 +81,20 @@ impl TraceContext {
 /// Writes the `traceparent`.
 impl fmt::Display for TraceContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("00-")?;
-        self.trace.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
-        f.write_str("-")?;
-        self.span.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
-        f.write_str(if self.sampled { "-01" } else { "-00" })
+        self.traceparent().iter().try_for_each(|byte| f.write_char(char::from(*byte)))
+    }
+}
+
+/// Makes an id of random bits. An id of zeros would be invalid.
+fn span_id(random: u64) -> [u8; 8] {
+    random.max(1).to_be_bytes()
+}
+
+/// Writes bytes as lower-case hexadecimal digits, two for each.
+fn write_hex(digits: &mut [u8], bytes: &[u8]) {
+    for (pair, byte) in digits.chunks_exact_mut(2).zip(bytes) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 15)];
     }
 }
 
@@ -85,6 +118,8 @@ fn hex<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     const EXAMPLE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -96,6 +131,19 @@ mod tests {
         assert_eq!(parsed.to_string(), EXAMPLE);
         let ours = TraceContext::generate();
         assert_eq!(TraceContext::parse(&ours.to_string()), Some(ours));
+    }
+
+    #[test]
+    fn no_id_is_made_twice_on_any_thread() {
+        let make = || -> Vec<TraceContext> { (0..500).map(|_| TraceContext::generate()).collect() };
+        let threads = [(); 4].map(|()| std::thread::spawn(make));
+        let made: Vec<_> = threads.into_iter().flat_map(|made| made.join().unwrap()).collect();
+
+        let traces: BTreeSet<_> = made.iter().map(|one| one.trace).collect();
+        let spans: BTreeSet<_> =
+            made.iter().flat_map(|one| [one.span, one.next_span().span]).collect();
+        assert_eq!((traces.len(), spans.len()), (2000, 4000));
+        assert_eq!(span_id(0), [0, 0, 0, 0, 0, 0, 0, 1], "zeros are invalid");
     }
 
     #[test]

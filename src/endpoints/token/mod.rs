@@ -10,15 +10,20 @@ use serde_json::json;
 
 use crate::app::App;
 use crate::clock::Timestamp;
-use crate::config::ResourceConfig;
+use crate::config::{ResourceConfig, paths};
 use crate::oauth::exchange::GRANT_TYPE;
 use crate::oauth::grant::TokenRefused;
 use crate::oauth::scope::ScopeSet;
 use crate::oauth::secret::{RefreshToken, Secret};
 use crate::signing::NewToken;
+use crate::telemetry::metrics::ListenerKind;
+use crate::telemetry::trace::{self, RequestSpan};
 use crate::web::client_auth::authenticate_client;
 use crate::web::client_form::ClientForm;
 use crate::web::error::{self, ApiError};
+
+/// The `grant_type` of a code.
+const AUTHORIZATION_CODE: &str = "authorization_code";
 
 pub(super) async fn post(form: ClientForm) -> Result<Response, ApiError> {
     let (app, params) = (&form.app, &form.params);
@@ -31,6 +36,9 @@ pub(super) async fn post(form: ClientForm) -> Result<Response, ApiError> {
     ]) {
         return Err(TokenRefused::RepeatedParameter.into());
     }
+    if form.params.get("grant_type")? == Some(AUTHORIZATION_CODE) {
+        last_step(app);
+    }
     // MCP servers, not OAuth clients, exchange tokens, and they authenticate in their own way.
     if form.params.get("grant_type")? == Some(GRANT_TYPE) && app.config().offers_token_exchange() {
         return token_exchange::exchange(&form).await;
@@ -38,9 +46,17 @@ pub(super) async fn post(form: ClientForm) -> Result<Response, ApiError> {
     let client = authenticate_client(&form).await?;
     app.storage().ensure_clock_sane(app.now())?;
     match form.required("grant_type")? {
-        "authorization_code" => authorization_code::exchange(&form, &client).await,
+        AUTHORIZATION_CODE => authorization_code::exchange(&form, &client).await,
         "refresh_token" => refresh_token::exchange(&form, &client).await,
         _ => Err(TokenRefused::UnsupportedGrantType.into()),
+    }
+}
+
+/// Keeps the spans of the request, which is the last step of a sign-in: its code says which trace it continues.
+fn last_step(app: &App) {
+    if let Some((queue, _)) = app.tracing() {
+        let listener = ListenerKind::Public.into();
+        trace::may_continue(&RequestSpan { queue, method: "POST", route: paths::TOKEN, listener });
     }
 }
 

@@ -6,4 +6,4 @@ mod metrics;
 mod queue;
 
 pub use encode::{ExportResource, no_spans, rejected};
-pub use queue::{ExportQueue, LogLine};
+pub use queue::{ExportQueue, LogLine, NextMessage};

@@ -67,7 +67,12 @@ impl Served {
 
     /// Everything around a server that is yet to be started.
     pub(crate) async fn prepared() -> Self {
-        Self::around(&Setup::default()).await
+        Self::prepared_with(&Setup::default()).await
+    }
+
+    /// The same, with this setup.
+    pub(crate) async fn prepared_with(setup: &Setup) -> Self {
+        Self::around(setup).await
     }
 
     pub(crate) async fn with(setup: &Setup) -> Self {

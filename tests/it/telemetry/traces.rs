@@ -7,9 +7,10 @@ use serde_json::json;
 
 use crate::harness::backend::{self, Backend, post};
 use crate::harness::browser::Form;
-use crate::harness::client::{McpClient, REDIRECT_URI, Tokens, VERIFIER, random_part};
+use crate::harness::client::{McpClient, REDIRECT_URI, Server as _, Tokens, VERIFIER, random_part};
 use crate::harness::collector::{Collector, attributes};
 use crate::harness::http::Http;
+use crate::harness::process::Served;
 use crate::harness::{Setup, TestApp, raw};
 
 /// A trace that somebody else began.
@@ -18,6 +19,18 @@ const SPAN: &str = "00f067aa0ba902b7";
 
 fn traceparent(trace: &str, flags: &str) -> String {
     format!("00-{trace}-{SPAN}-{flags}")
+}
+
+/// With rules for tools the gateway parses the body; without them it reads it as it passes.
+const RULES: [&str; 2] = ["", "[resource.tools]\npurge = [\"write\"]"];
+
+/// An MCP server with these rules for its tools.
+fn in_front_of(backend: &Backend, tools: &str) -> String {
+    format!(
+        "[[resource]]\npath = \"/mcp\"\ntarget = \"{}/mcp\"\nscopes = [\"read\", \"write\"]\n\
+         rule = [{{ roles = [\"Admin\"], allow = [\"read\", \"write\"] }}]\n{tools}",
+        backend.url
+    )
 }
 
 /// Behind a proxy that is trusted.
@@ -187,14 +200,9 @@ async fn the_trace_of_a_message_counts_before_that_of_its_header() {
     let backend = Backend::start().await;
     let header = traceparent(&TRACE.replace('4', "5"), "01");
     let of_message = traceparent(TRACE, "01");
-    // With rules for tools the gateway parses the body; without them it reads it as it passes.
-    for tools in ["", "[resource.tools]\npurge = [\"write\"]"] {
-        let resources = format!(
-            "[[resource]]\npath = \"/mcp\"\ntarget = \"{}/mcp\"\nscopes = [\"read\", \"write\"]\n\
-             rule = [{{ roles = [\"Admin\"], allow = [\"read\", \"write\"] }}]\n{tools}",
-            backend.url
-        );
-        let app = TestApp::with(trusting(collector.setup("traces = 1")).and(resources)).await;
+    for tools in RULES {
+        let setup = trusting(collector.setup("traces = 1")).and(in_front_of(&backend, tools));
+        let app = TestApp::with(setup).await;
         let (_, tokens) = backend::tokens(&app, "alice").await;
         let message = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {
             "name": "look", "arguments": {}, "_meta": { "traceparent": of_message },
@@ -259,7 +267,12 @@ async fn a_tool_that_fails_is_an_error_of_its_own() {
 async fn te_01_no_secret_name_argument_query_or_claim_leaves_with_telemetry() {
     const MARK: &str = "te1canary";
     let collector = Collector::start().await;
-    let app = TestApp::with(collector.setup("traces = 1\nlogs = true")).await;
+    // A process of its own, because a process has one log. It logs as much as it can.
+    let setup = collector.setup("traces = 1\nlogs = true");
+    let mut served = Served::prepared_with(&setup).await;
+    served.env.push(("PORTCULLIS_LOG", "trace".to_owned()));
+    served.launch();
+    let app = served.place();
     let marked = |name: &str| format!("{MARK}-{name}-0123456789abcdef0123456789abcdef01234567");
     let metadata = json!({
         "client_name": format!("{MARK} client"), "redirect_uris": [REDIRECT_URI],
@@ -304,12 +317,19 @@ async fn te_01_no_secret_name_argument_query_or_claim_leaves_with_telemetry() {
     let form = [("grant_type", "authorization_code"), ("code", made_up.as_str())];
     client.token(&form).await;
     let refused = json!({ "error": "invalid_grant", "error_description": marked("provider") });
-    app.idp.misbehave(|how| how.token_answer = Some((400, refused.to_string())));
+    served.idp.misbehave(|how| how.token_answer = Some((400, refused.to_string())));
     client.elsewhere().authorize("alice", &[]).await;
 
-    app.export().await;
+    // What waits is sent at the end.
+    assert!(served.terminate().await.unwrap().success());
     let exported = collector.everything();
-    assert!(exported.len() > 20_000 && exported.contains("tools/call"), "{}", exported.len());
+    let says = [("traces", "tools/call"), ("metrics", "code_redeemed"), ("logs", "code_redeemed")];
+    for (signal, says) in says {
+        let messages = collector.messages(signal);
+        let said = messages.iter().any(|one| String::from_utf8_lossy(&one.body).contains(says));
+        assert!(said, "{signal} does not say {says}");
+    }
+    assert!(exported.len() > 20_000, "{}", exported.len());
     let at = exported.find(MARK);
     let around = at.map(|at| exported.get(at.saturating_sub(200)..at + 100).unwrap_or(MARK));
     assert_eq!(around, None);
@@ -321,9 +341,12 @@ async fn te_01_no_secret_name_argument_query_or_claim_leaves_with_telemetry() {
         tokens.access_token,
         tokens.refresh_token,
     ];
-    secrets.extend(app.idp.issued());
+    secrets.extend(served.idp.issued());
     for secret in &secrets {
         assert!(!exported.contains(random_part(secret)), "{secret:.12}…");
+    }
+    for name in ["alice@example.com", "Alice Adams"] {
+        assert!(!exported.contains(name), "{name}");
     }
     // Who it was is a keyed hash, the same in each request.
     for person in ["alice", "Alice", "@", &client.id] {
@@ -359,6 +382,64 @@ async fn of_the_traces_that_are_not_recorded_the_mcp_server_learns_that() {
     let seen = app.todo.recorded().pop().unwrap();
     let passed = seen.header("traceparent").unwrap();
     assert!(passed.contains(TRACE) && passed.ends_with("-00"), "{passed}");
+}
+
+#[tokio::test]
+async fn a_new_trace_that_is_not_recorded_has_ids_of_its_own_for_each_request() {
+    let collector = Collector::start().await;
+    let app = TestApp::with(collector.setup("traces = 0.000001")).await;
+    let (client, tokens) = app.tokens_of("alice").await;
+    let theirs = traceparent(TRACE, "01");
+    let headers = [("traceparent", theirs.as_str()), ("tracestate", "vendor=1")];
+
+    let url = app.mcp_url();
+    let mut ids = BTreeSet::new();
+    for _ in 0..20 {
+        let call = json!({ "name": "get-todos", "arguments": {} });
+        client.rpc_at(&url, &tokens.access_token, "tools/call", call, &headers).await;
+        let seen = app.todo.recorded().pop().unwrap();
+        let passed = seen.header("traceparent").unwrap();
+        assert!(passed.ends_with("-00") && !passed.contains(TRACE), "{passed}");
+        assert_eq!(seen.header("tracestate"), None, "it belongs to another trace");
+        ids.extend(passed.split('-').skip(1).take(2).map(str::to_owned));
+    }
+
+    assert_eq!(ids.len(), 40, "{ids:?}");
+    app.export().await;
+    assert!(collector.messages("traces").is_empty());
+}
+
+#[tokio::test]
+async fn a_message_from_a_trusted_proxy_records_a_call_whose_header_does_not() {
+    let collector = Collector::start().await;
+    let backend = Backend::start().await;
+    let header = traceparent(&TRACE.replace('4', "5"), "00");
+    for tools in RULES {
+        let setup =
+            trusting(collector.setup("traces = 0.000001")).and(in_front_of(&backend, tools));
+        let app = TestApp::with(setup).await;
+        let (_, tokens) = backend::tokens(&app, "alice").await;
+        let message = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {
+            "name": "look", "arguments": {}, "_meta": { "traceparent": traceparent(TRACE, "01") },
+        } });
+        post(&app, &tokens, &[("traceparent", header.as_str())], &message).await;
+
+        app.export().await;
+        let spans = collector.spans();
+        let call = spans.iter().rfind(|span| span.is_server).unwrap();
+        assert!(call.name.starts_with("tools/call"), "{call:#?}");
+        assert_eq!((call.trace.as_str(), call.parent.as_str()), (TRACE, SPAN), "{tools}");
+        assert_eq!(call.links.len(), 1, "the header's trace");
+        assert_eq!(call.attribute("http.route"), "/mcp");
+        assert_eq!(call.attribute("http.request.method"), "POST");
+        assert_eq!(call.attribute("http.response.status_code"), "200");
+        assert_eq!(call.attribute("portcullis.listener"), "public");
+        assert_eq!(call.attribute("user.hash").len(), 22);
+        let target = spans.iter().rfind(|span| span.parent == call.id).unwrap();
+        let seen = backend.take().pop().unwrap();
+        let expected = format!("00-{TRACE}-{}-01", target.id);
+        assert_eq!(seen.header("traceparent"), Some(expected.as_str()));
+    }
 }
 
 #[tokio::test]
