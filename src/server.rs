@@ -14,13 +14,14 @@ mod handshake;
 mod redirect;
 mod request_trace;
 mod service;
+mod shutdown;
 mod socket;
 mod timeouts;
+mod waiting_stream;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
@@ -32,6 +33,7 @@ use accept::{Acceptor, accepting};
 use background::{BackgroundTasks, keep_audit_trail, keep_exporting, keep_usage};
 use current_service::CurrentService;
 use guard::AcceptMode;
+use shutdown::Shutdown;
 
 pub use service::Service;
 
@@ -78,7 +80,7 @@ pub async fn serve(app: App, listeners: Listeners, shutdown: impl Future<Output 
     let usage = tokio::spawn(keep_usage(app.clone(), stopped.clone()));
     let telemetry = tokio::spawn(keep_exporting(app.clone(), stopped.clone()));
     let audit = tokio::spawn(keep_audit_trail(app.clone(), stopped));
-    let (graceful, probes) = (GracefulShutdown::new(), GracefulShutdown::new());
+    let (graceful, probes) = (Shutdown::new(), Shutdown::new());
     let fronts = Fronts::new(&app, listeners);
     {
         let mut serving = std::pin::pin!(fronts.serve(&graceful, AcceptMode::Serve));
@@ -112,13 +114,13 @@ pub async fn serve(app: App, listeners: Listeners, shutdown: impl Future<Output 
         () = ending => {}
     }
     drop(fronts);
-    let _ = tokio::time::timeout(LAST_WORDS, probes.shutdown()).await;
+    let _ = tokio::time::timeout(LAST_WORDS, probes.begin()).await;
     app.retire();
 }
 
 /// Waits for requests in flight, stores the last notes, and closes the database.
-async fn end(storage: Storage, graceful: GracefulShutdown, last_notes: impl Future<Output = ()>) {
-    if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
+async fn end(storage: Storage, graceful: Shutdown, last_notes: impl Future<Output = ()>) {
+    if tokio::time::timeout(DRAIN, graceful.begin()).await.is_err() {
         tracing::info!("open streams are cut");
     }
     if tokio::time::timeout(LAST_NOTES, last_notes).await.is_err() {
@@ -166,7 +168,7 @@ impl Fronts {
     }
 
     /// Serves all listeners; never returns.
-    async fn serve(&self, graceful: &GracefulShutdown, work: AcceptMode) {
+    async fn serve(&self, graceful: &Shutdown, work: AcceptMode) {
         tokio::join!(
             self.serve_at(self.public.as_ref(), graceful, work),
             self.serve_at(self.admin.as_ref(), graceful, work),
@@ -174,7 +176,7 @@ impl Fronts {
         );
     }
 
-    async fn serve_at(&self, front: Option<&Front>, graceful: &GracefulShutdown, work: AcceptMode) {
+    async fn serve_at(&self, front: Option<&Front>, graceful: &Shutdown, work: AcceptMode) {
         let Some(Front { listener, present, side, limit }) = front else {
             return std::future::pending().await;
         };

@@ -9,8 +9,6 @@ use axum::extract::Request;
 use axum::http::header::InvalidHeaderValue;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
-use hyper::body::Incoming;
-use hyper_util::client::legacy::{Error, ResponseFuture};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use tokio::time::Instant;
 use url::Url;
@@ -22,12 +20,12 @@ use super::http_sse_transport::MessageAddress;
 use super::send_failed::{SendFailed, UNREACHABLE};
 use super::sent_tokens::{SentTokens, remove_those_of_the_client};
 use super::spans::TargetSpan;
-use super::target::{Target, differs_by_the_slash, location};
+use super::target::{Target, differs_by_the_slash, location, path_of};
 use super::target_list::TargetChoice;
 use super::{assertion, session};
 use crate::app::App;
 use crate::config::ResourceConfig;
-use crate::http_client::{Backends, InterimAnswers, was_lost_unanswered};
+use crate::http_client::{RequestFailed, TargetBody};
 use crate::telemetry::log_throttle::LogThrottle;
 
 /// Request headers that pass to the MCP server. Every `mcp-*` header and the configured `forward_headers` do
@@ -86,7 +84,6 @@ static NOT_REACHED: LogThrottle = LogThrottle::new();
 pub(super) struct Exchange<'a> {
     pub(super) app: &'a App,
     pub(super) resource: &'a ResourceConfig,
-    pub(super) backends: &'a Backends,
     pub(super) caller: &'a Caller,
     /// The head of the client's request.
     pub(super) parts: &'a Parts,
@@ -109,13 +106,11 @@ pub(super) enum AskedAddress {
 }
 
 impl AskedAddress {
+    /// Returns path and query for a request to this target.
     fn at(&self, target: &Target) -> Result<Uri, GatewayRefused> {
         match self {
             Self::Target(query) => target.address(query.as_deref()),
-            Self::Messages(address) => {
-                let address = address.at(target.url());
-                address.as_str().parse().map_err(|_| GatewayRefused::BadGateway("target"))
-            }
+            Self::Messages(address) => path_of(&address.at(target.url())),
         }
     }
 }
@@ -127,7 +122,7 @@ impl Exchange<'_> {
         &self,
         choice: &mut TargetChoice<'_>,
         body: &Payload,
-    ) -> Result<axum::http::Response<Incoming>, GatewayRefused> {
+    ) -> Result<axum::http::Response<TargetBody>, GatewayRefused> {
         loop {
             let target = choice.target();
             let failed = match self.send_to(target, body).await {
@@ -165,19 +160,20 @@ impl Exchange<'_> {
         &self,
         target: &Target,
         body: &Payload,
-    ) -> Result<axum::http::Response<Incoming>, SendFailed> {
+    ) -> Result<axum::http::Response<TargetBody>, SendFailed> {
         let address = self.address.at(target)?;
         let answer = self.send_at(target, &address, body).await?;
         if !answer.status().is_redirection() {
             return Ok(answer);
         }
-        let location = location(&address, &answer.headers().get_all(header::LOCATION));
+        let asked = target.at(&address);
+        let location = location(&asked, &answer.headers().get_all(header::LOCATION));
         let kept = matches!(
             answer.status(),
             StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT
         );
-        let slash = location.as_ref().filter(|to| kept && differs_by_the_slash(&address, to));
-        let slash = slash.and_then(|to| to.as_str().parse::<Uri>().ok());
+        let slash = location.as_ref().filter(|to| kept && differs_by_the_slash(&asked, to));
+        let slash = slash.and_then(|to| path_of(to).ok());
         match slash.filter(|_| body.is_whole()) {
             Some(to) => {
                 let again = Box::pin(self.send_at(target, &to, body)).await;
@@ -187,15 +183,14 @@ impl Exchange<'_> {
                     target.remember(&to);
                     return Ok(answer);
                 }
-                Err(self.redirected(answer.status(), &to, location.as_ref()))
+                Err(self.redirected(answer.status(), &target.at(&to), location.as_ref()))
             }
-            None => Err(self.redirected(answer.status(), &address, location.as_ref())),
+            None => Err(self.redirected(answer.status(), &asked, location.as_ref())),
         }
     }
 
-    fn redirected(&self, status: StatusCode, asked: &Uri, location: Option<&Url>) -> SendFailed {
-        let asked = asked.to_string();
-        let asked = asked.split('?').next().unwrap_or_default();
+    fn redirected(&self, status: StatusCode, asked: &Url, location: Option<&Url>) -> SendFailed {
+        let asked = asked.as_str().split('?').next().unwrap_or_default();
         let location = location.map(|url| {
             let mut url = url.clone();
             url.set_query(None);
@@ -220,43 +215,35 @@ impl Exchange<'_> {
         target: &Target,
         address: &Uri,
         body: &Payload,
-    ) -> Result<axum::http::Response<Incoming>, SendFailed> {
+    ) -> Result<axum::http::Response<TargetBody>, SendFailed> {
         let begun = Instant::now();
-        let backends = self.backends;
+        let connections = &target.connections;
         let gone = || SendFailed::from(GatewayRefused::BadGateway(UNREACHABLE));
         let first = self.build(target, address, body.next().ok_or_else(gone)?)?;
-        let error = match self.answer(first, |request| backends.request(request)).await? {
+        let error = match connections.request(first).await {
             Ok(answer) => return Ok(answer),
             Err(error) => error,
         };
-        if !(body.is_whole() && was_lost_unanswered(&error) && begun.elapsed() < AT_ONCE) {
-            return Err(SendFailed::of(&error));
+        let may_repeat = body.is_whole() && begun.elapsed() < AT_ONCE;
+        if !(may_repeat && error.was_lost_unanswered()) {
+            return Err(self.failed(&error));
         }
         let resource = &self.resource.id;
         tracing::debug!(resource, %error, "a connection had been closed; sent again");
         let again = self.build(target, address, body.next().ok_or_else(gone)?)?;
-        let send = |request| backends.request_on_a_new_connection(request);
-        let answer = Box::pin(self.answer(again, send)).await?;
+        let answer = Box::pin(connections.request_on_a_new_connection(again)).await;
         // The first attempt was sent.
-        answer.map_err(|error| SendFailed { is_unsent: false, ..SendFailed::of(&error) })
+        answer.map_err(|error| SendFailed { is_unsent: false, ..self.failed(&error) })
     }
 
-    /// Waits for the response, and gives up after too many interim responses (1xx).
-    async fn answer(
-        &self,
-        mut request: Request,
-        send: impl FnOnce(Request) -> ResponseFuture,
-    ) -> Result<Result<axum::http::Response<Incoming>, Error>, SendFailed> {
-        let interim = InterimAnswers::of(&mut request);
-        tokio::select! {
-            biased;
-            answer = send(request) => Ok(answer),
-            () = interim.are_too_many() => {
-                let resource = &self.resource.id;
-                tracing::warn!(resource, "the MCP server sends interim answers (1xx) and no answer");
-                Err(SendFailed::broken("The MCP server sends interim answers and no answer"))
-            }
+    #[cold]
+    fn failed(&self, error: &RequestFailed) -> SendFailed {
+        if error.is_only_interim() {
+            let resource = &self.resource.id;
+            tracing::warn!(resource, "the MCP server sends interim answers (1xx) and no answer");
+            return SendFailed::broken("The MCP server sends interim answers and no answer");
         }
+        SendFailed::of(error)
     }
 
     fn build(&self, target: &Target, address: &Uri, body: Body) -> Result<Request, GatewayRefused> {

@@ -6,7 +6,6 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
 use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
 use tokio::sync::watch;
 use url::Url;
 
@@ -26,7 +25,7 @@ use super::sent_tokens::SentTokens;
 use super::server_challenge::{self, ServerDemand};
 use super::spans::TargetSpan;
 use super::sse::{EventFilter, FilterAction, FilteredStream};
-use super::stream::{PermitBody, RevocableBody, StreamAuthorization, until_ended};
+use super::stream::{PassedBody, PermitBody, RevocableBody, StreamAuthorization, until_ended};
 use super::target::Target;
 use super::target_list::{TargetChoice, TargetList};
 use super::tasks::Remembers;
@@ -35,6 +34,7 @@ use super::usage::OpenCalls;
 use super::{http_sse_transport, session};
 use crate::app::App;
 use crate::config::{ResourceConfig, TargetTag, Transport};
+use crate::http_client::TargetBody;
 use crate::rate_limits::RequestPermit;
 use crate::storage::GrantState;
 use crate::telemetry::metrics::TargetFailure;
@@ -148,7 +148,6 @@ impl<'a> AdmittedCall<'a> {
         let exchange = Exchange {
             app: self.app,
             resource: self.resource,
-            backends: choice.backends(),
             caller,
             parts,
             address,
@@ -194,7 +193,7 @@ impl<'a> AdmittedCall<'a> {
         self,
         target: &Target,
         reading: ResponseReading,
-        answer: axum::http::Response<Incoming>,
+        answer: axum::http::Response<TargetBody>,
     ) -> Result<Response, GatewayRefused> {
         let status = answer.status();
         refuse_what_cannot_pass(self.resource, status)?;
@@ -213,22 +212,22 @@ impl<'a> AdmittedCall<'a> {
         } else {
             None
         };
-        let body = Body::new(body);
         let lacks_scopes = challenge.is_some();
         let body = if is_stream {
             let from = (target, status, lacks_scopes);
             self.event_stream(from, &mut parts.headers, reading, body)?
         } else if let Some(hidden) = reading.hidden {
             readable(&mut parts.headers)?;
+            let body = Body::new(body);
             Box::pin(self.list_of_tools(&hidden, reading.remembers, body)).await?
         } else {
             let body = match reading.remembers {
                 Some(remembers) => {
                     // A task that cannot be read could be used by everybody.
                     readable(&mut parts.headers)?;
-                    Box::pin(self.begun_task(remembers, body)).await?
+                    PassedBody::Read(Box::pin(self.begun_task(remembers, Body::new(body))).await?)
                 }
-                None => body,
+                None => PassedBody::Direct(body),
             };
             let counted = self.counted.take();
             let reader = counted.and_then(|c| c.answered(status, &parts.headers, lacks_scopes));
@@ -255,7 +254,7 @@ impl<'a> AdmittedCall<'a> {
         (target, status, lacks_scopes): (&Target, StatusCode, bool),
         headers: &mut HeaderMap,
         reading: ResponseReading,
-        body: Body,
+        body: TargetBody,
     ) -> Result<Body, GatewayRefused> {
         let Self { app, resource, caller, .. } = self;
         let only_listens = reading.only_listens;

@@ -5,20 +5,22 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep};
 
+use crate::http_client::TargetBody;
+
 /// A body that ends if the server sends nothing for `timeout`.
 pub(super) struct IdleTimeoutBody {
-    inner: Body,
+    inner: TargetBody,
     timeout: Duration,
     last: Instant,
     silence: Pin<Box<Sleep>>,
 }
 
 impl IdleTimeoutBody {
-    pub(super) fn new(inner: Body, timeout: Duration) -> Self {
+    pub(super) fn new(inner: TargetBody, timeout: Duration) -> Self {
         Self { inner, timeout, last: Instant::now(), silence: Box::pin(sleep(timeout)) }
     }
 }
@@ -34,7 +36,7 @@ impl HttpBody for IdleTimeoutBody {
         let this = self.get_mut();
         if let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(context) {
             this.last = Instant::now();
-            return Poll::Ready(frame);
+            return Poll::Ready(frame.map(|frame| frame.map_err(axum::Error::new)));
         }
         while this.silence.as_mut().poll(context).is_ready() {
             let due = this.last + this.timeout;

@@ -1,10 +1,9 @@
 //! Why a request to a target has no response, and whether it may go to another target.
 
 use http_body_util::LengthLimitError;
-use hyper_util::client::legacy::Error;
 
 use super::challenge::GatewayRefused;
-use crate::http_client::TargetFault;
+use crate::http_client::{RequestFailed, TargetFault};
 use crate::telemetry::metrics::TargetFailure;
 use crate::web::body;
 
@@ -35,7 +34,7 @@ impl SendFailed {
     }
 
     /// The request failed on the way, in our hands, or in those of the client that still sends its body.
-    pub(super) fn of(error: &Error) -> Self {
+    pub(super) fn of(error: &RequestFailed) -> Self {
         if caused_by_limit(error) {
             return GatewayRefused::TooLarge.into();
         }
@@ -45,7 +44,7 @@ impl SendFailed {
         if body::is_broken(error) {
             return GatewayRefused::BrokenBody.into();
         }
-        let is_unsent = error.is_connect();
+        let is_unsent = matches!(error, RequestFailed::NotConnected(_));
         let fault = if is_unsent {
             TargetFault::connecting(error)
         } else {

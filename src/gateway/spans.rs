@@ -4,7 +4,6 @@
 use std::collections::HashSet;
 
 use axum::http::{HeaderMap, HeaderValue};
-use hyper::body::Incoming;
 use parking_lot::RwLock;
 
 use super::authenticate::Caller;
@@ -151,7 +150,7 @@ impl TargetSpan {
         HeaderValue::from_bytes(&self.context?.traceparent()).ok()
     }
 
-    pub(super) fn end(self, answer: &Result<axum::http::Response<Incoming>, GatewayRefused>) {
+    pub(super) fn end<B>(self, answer: &Result<axum::http::Response<B>, GatewayRefused>) {
         let Some(mut span) = self.span else { return };
         match answer {
             Ok(answer) => {

@@ -14,6 +14,7 @@ use super::usage::{AnswerReader, show};
 use crate::app::App;
 use crate::clock::Timestamp;
 use crate::config::TargetTag;
+use crate::http_client::TargetBody;
 use crate::oauth::scope::ScopeSet;
 use crate::rate_limits::RequestPermit;
 use crate::storage::{GrantState, LiveGrant, Person};
@@ -62,11 +63,45 @@ impl StreamAuthorization {
     }
 }
 
+/// The body of a response that is no event stream.
+pub(super) enum PassedBody {
+    /// As the target sends it.
+    Direct(TargetBody),
+    /// It was read first.
+    Read(Body),
+}
+
+impl PassedBody {
+    fn poll_frame(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        match self {
+            Self::Direct(body) => Pin::new(body).poll_frame(context).map_err(axum::Error::new),
+            Self::Read(body) => Pin::new(body).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Direct(body) => body.is_end_stream(),
+            Self::Read(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Direct(body) => body.size_hint(),
+            Self::Read(body) => body.size_hint(),
+        }
+    }
+}
+
 /// A response body that is no event stream. It holds the person's permit until it has been sent, and breaks
 /// off when its grant ends. Most bodies are complete at the first poll; only the others start a revocation
 /// watcher.
 pub(super) struct PermitBody {
-    inner: Body,
+    inner: PassedBody,
     _permit: RequestPermit,
     authority: Option<StreamAuthorization>,
     ended: Option<StreamEnded>,
@@ -76,7 +111,7 @@ pub(super) struct PermitBody {
 
 impl PermitBody {
     pub(super) fn new(
-        inner: Body,
+        inner: PassedBody,
         permit: RequestPermit,
         authority: StreamAuthorization,
         reader: Option<AnswerReader>,
@@ -88,7 +123,7 @@ impl PermitBody {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let frame = Pin::new(&mut self.inner).poll_frame(context);
+        let frame = self.inner.poll_frame(context);
         show(&mut self.reader, &frame);
         frame
     }

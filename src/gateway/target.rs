@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use axum::http::header::GetAll;
 use axum::http::{HeaderValue, StatusCode, Uri};
 use axum::response::Response;
-use url::Url;
+use url::{Position, Url};
 
 use super::challenge::GatewayRefused;
 use crate::app::{App, TargetSeen};
 use crate::config::TargetTag;
+use crate::http_client::{Backends, TargetConnections};
 use crate::telemetry::metrics::TargetFailure;
 
 /// A target, in the form that requests need.
@@ -22,6 +23,7 @@ pub(super) struct Target {
     /// The server redirected from the configured URL to the other one, so requests go there.
     is_other: AtomicBool,
     pub(super) host: HeaderValue,
+    pub(super) connections: TargetConnections,
     /// What ids that it issues carry.
     pub(super) tag: TargetTag,
     /// The audience of assertions: its URL.
@@ -31,19 +33,25 @@ pub(super) struct Target {
 
 struct Address {
     url: Url,
-    /// The URL as a [`Uri`].
-    uri: Uri,
+    /// Its path.
+    path: Uri,
 }
 
 impl Address {
     fn of(url: Url) -> Option<Self> {
-        Some(Self { uri: url.as_str().parse().ok()?, url })
+        Some(Self { path: path_of(&url).ok()?, url })
     }
+}
+
+/// Returns path and query of a URL, as a request names them.
+pub(super) fn path_of(url: &Url) -> Result<Uri, GatewayRefused> {
+    let path = &url[Position::BeforePath..Position::AfterQuery];
+    path.parse().map_err(|_| GatewayRefused::BadGateway("target"))
 }
 
 impl Target {
     /// Returns `None` if the URL cannot be used in an HTTP request.
-    pub(super) fn of(url: &Url, seen: Arc<TargetSeen>) -> Option<Self> {
+    pub(super) fn of(url: &Url, backends: &Backends, seen: Arc<TargetSeen>) -> Option<Self> {
         let (tag, audience) = (TargetTag::of(url), url.to_string());
         let mut url = url.clone();
         url.set_query(None);
@@ -52,10 +60,11 @@ impl Target {
             (host, None) => host.to_owned(),
         };
         Some(Self {
+            host: host.try_into().ok()?,
+            connections: backends.to(&url.as_str().parse().ok()?),
             other: other_form(&url).and_then(Address::of),
             configured: Address::of(url)?,
             is_other: AtomicBool::new(false),
-            host: host.try_into().ok()?,
             tag,
             audience,
             seen,
@@ -67,14 +76,22 @@ impl Target {
         &self.configured.url
     }
 
-    /// Returns the URI for requests, with this query, if any.
+    /// Returns path and query for requests, with this query, if any.
     pub(super) fn address(&self, query: Option<&str>) -> Result<Uri, GatewayRefused> {
         let is_other = self.is_other.load(Ordering::Relaxed);
         let address = self.other.as_ref().filter(|_| is_other).unwrap_or(&self.configured);
-        let Some(query) = query else { return Ok(address.uri.clone()) };
+        let Some(query) = query else { return Ok(address.path.clone()) };
         let mut url = address.url.clone();
         url.set_query(Some(query));
-        url.as_str().parse().map_err(|_| GatewayRefused::BadGateway("target"))
+        path_of(&url)
+    }
+
+    /// Returns the URL with this path and query.
+    pub(super) fn at(&self, path: &Uri) -> Url {
+        let mut url = self.configured.url.clone();
+        url.set_path(path.path());
+        url.set_query(path.query());
+        url
     }
 
     /// Notes how a call that it has begun to answer ended.
@@ -104,7 +121,7 @@ impl Target {
     /// bodies, which could not be sent a second time.
     pub(super) fn remember(&self, address: &Uri) {
         let leads_to =
-            |known: &Address| known.uri.path() == address.path() && address.query().is_none();
+            |known: &Address| known.path.path() == address.path() && address.query().is_none();
         if self.other.as_ref().is_some_and(leads_to) {
             self.is_other.store(true, Ordering::Relaxed);
         } else if leads_to(&self.configured) {
@@ -124,18 +141,17 @@ fn other_form(url: &Url) -> Option<Url> {
 }
 
 /// Returns the target of a redirect; `None` unless there is exactly one valid `Location`.
-pub(super) fn location(asked: &Uri, locations: &GetAll<'_, HeaderValue>) -> Option<Url> {
+pub(super) fn location(asked: &Url, locations: &GetAll<'_, HeaderValue>) -> Option<Url> {
     let mut values = locations.iter();
     let location = values.next()?.to_str().ok()?;
     if values.next().is_some() {
         return None;
     }
-    Url::parse(&asked.to_string()).ok()?.join(location).ok()
+    asked.join(location).ok()
 }
 
 /// Whether a redirect leads to the same URL with the trailing slash added or removed.
-pub(super) fn differs_by_the_slash(asked: &Uri, to: &Url) -> bool {
-    let Ok(asked) = Url::parse(&asked.to_string()) else { return false };
+pub(super) fn differs_by_the_slash(asked: &Url, to: &Url) -> bool {
     let (short, long) = if asked.path().len() < to.path().len() {
         (asked.path(), to.path())
     } else {
@@ -152,7 +168,7 @@ mod tests {
 
     #[test]
     fn gw_32_only_the_slash_may_differ() {
-        let asked: Uri = "http://inner:9000/mcp?a=b".parse().unwrap();
+        let asked = Url::parse("http://inner:9000/mcp?a=b").unwrap();
         for (to, follows) in [
             ("http://inner:9000/mcp/?a=b", true),
             ("http://inner:9000/mcp/", false),

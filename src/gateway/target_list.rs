@@ -11,7 +11,6 @@ use super::target::Target;
 use crate::app::App;
 use crate::clock::Timestamp;
 use crate::config::{ResourceConfig, TargetTag};
-use crate::http_client::Backends;
 
 /// Most targets that one request is sent to. Each may take `connect_timeout`.
 const ATTEMPTS: u32 = 3;
@@ -24,21 +23,21 @@ pub(super) struct TargetList {
     targets: Box<[Target]>,
     /// Whose turn is next.
     turn: AtomicUsize,
-    pub(super) backends: Backends,
 }
 
 impl TargetList {
     /// Returns `None` if there are none, or if a URL cannot be used in an HTTP request.
     pub(super) fn of(app: &App, resource: &ResourceConfig) -> Option<Self> {
+        let backends = app.backends(resource)?;
         let targets = resource.targets.iter();
-        let targets = targets.map(|url| Target::of(url, app.target_seen(resource, url)));
+        let targets = targets.map(|url| Target::of(url, &backends, app.target_seen(resource, url)));
         let targets: Box<[Target]> = targets.collect::<Option<_>>()?;
         if targets.is_empty() {
             return None;
         }
         // Replicas that start together do not all begin with the first target.
         let turn = AtomicUsize::new(usize::from(std::process::id().to_le_bytes()[0]));
-        Some(Self { targets, turn, backends: app.backends(resource)? })
+        Some(Self { targets, turn })
     }
 
     /// Chooses the target of a request that may go to any.
@@ -76,10 +75,6 @@ pub(super) struct TargetChoice<'a> {
 impl<'a> TargetChoice<'a> {
     pub(super) fn target(&self) -> &'a Target {
         &self.list.targets[self.at]
-    }
-
-    pub(super) fn backends(&self) -> &'a Backends {
-        &self.list.backends
     }
 
     /// Goes on to another target; returns `false` if there is none.

@@ -7,11 +7,13 @@ mod at_address;
 mod backends;
 mod freshness;
 pub mod guarded;
-mod interim;
 pub mod proxy;
 mod route;
+mod target_connections;
+mod target_connector;
 mod target_faults;
 mod tls;
+mod watched_stream;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,8 +36,8 @@ use proxy::{ProxyFailed, Ways};
 use route::{ProxyRoute, Used};
 
 pub use at_address::send_to;
-pub use backends::{Backends, was_lost_unanswered};
-pub use interim::InterimAnswers;
+pub use backends::Backends;
+pub use target_connections::{RequestFailed, TargetBody, TargetConnections};
 pub use target_faults::TargetFault;
 
 /// Largest response body that is read: 1 MiB.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::HeaderMap;
-use hyper_util::server::graceful::GracefulShutdown;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -14,6 +13,7 @@ use super::connection::Protocols;
 use super::current_service::CurrentService;
 use super::guard::AcceptMode;
 use super::handshake::AlpnOffer;
+use super::shutdown::Shutdown;
 use crate::app::App;
 use crate::rate_limits::ConcurrencyPermit;
 use crate::telemetry::log_throttle::LogThrottle;
@@ -54,7 +54,7 @@ pub(super) struct Acceptor<'a> {
 
 impl Acceptor<'_> {
     /// Accepts connections for ever.
-    pub(super) async fn accept(&self, graceful: &GracefulShutdown, work: AcceptMode) {
+    pub(super) async fn accept(&self, shutdown: &Shutdown, work: AcceptMode) {
         // Connection settings stay as they were at start; a reload does not change them
         // (`config/changes.rs`).
         let (protocols, body_time) = {
@@ -96,7 +96,7 @@ impl Acceptor<'_> {
             };
             let _ = stream.set_nodelay(true);
             let (present, protocols) = (Arc::clone(self.present), Arc::clone(&protocols));
-            let watcher = graceful.watcher();
+            let watcher = shutdown.watcher();
             let open = app.metrics().connection(self.side);
             tokio::spawn(async move {
                 let _held = (permit, ours, open);

@@ -180,11 +180,12 @@ pub(super) struct AnswerBody {
     inner: Body,
     /// In HTTP/2, the part of the last frame that was not passed to hyper yet.
     rest: Option<Bytes>,
-    _under_way: InFlightRequest,
+    /// `None` if the body has it.
+    _under_way: Option<InFlightRequest>,
 }
 
 impl AnswerBody {
-    pub(super) fn new(inner: Body, in_pieces: bool, under_way: InFlightRequest) -> Self {
+    pub(super) fn new(inner: Body, in_pieces: bool, under_way: Option<InFlightRequest>) -> Self {
         Self { inner, rest: in_pieces.then(Bytes::new), _under_way: under_way }
     }
 }

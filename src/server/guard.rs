@@ -17,7 +17,15 @@ use crate::config::{Limits, PublicUrl, paths};
 use crate::http_client::is_loopback;
 use crate::telemetry::audit::Actor;
 use crate::telemetry::metrics::ListenerKind;
+<<<<<<< ours
 use crate::web::client_address::{ClientAddress, Peer};
+||||||| base
+use crate::telemetry::trace;
+use crate::web::client_address::{ClientAddress, Peer};
+=======
+use crate::telemetry::trace;
+use crate::web::client_address::ClientAddress;
+>>>>>>> theirs
 use crate::web::page_error::ShownReference;
 use crate::web::{error, limits};
 
@@ -31,16 +39,23 @@ pub(super) struct ListenerContext {
 }
 
 /// What happens to requests on a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum AcceptMode {
+    #[default]
     Serve,
     /// The process is shutting down: only health probes are served, other requests get a 503.
     Drain,
 }
 
-/// Marks a request whose headers may have declared the length of its body twice.
-#[derive(Clone, Copy)]
-pub(super) struct LengthTwice;
+/// How a request arrived.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Arrival {
+    /// The other side of the connection.
+    pub(super) peer: Option<SocketAddr>,
+    pub(super) mode: AcceptMode,
+    /// Its headers may have declared the length of its body twice.
+    pub(super) has_length_twice: bool,
+}
 
 /// Middleware that checks what every request needs: exactly one `Host` that is ours, and a request target and
 /// headers within the limits.
@@ -53,24 +68,39 @@ pub(super) async fn guard(
     // requesting a new path.
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("other", MatchedPath::as_str);
-    pass_guard(&context, route, request, |request| next.run(request)).await
+    let arrival = request.extensions().get().copied().unwrap_or_default();
+    pass_guard(&context, route, (request, arrival), |request| next.run(request)).await
 }
 
 /// Checks a request, passes it on to `next`, and counts it and its duration under the label `route`.
 pub(super) async fn pass_guard<F: Future<Output = Response>>(
     context: &ListenerContext,
     route: &str,
-    request: Request,
+    (request, arrival): (Request, Arrival),
     next: impl FnOnce(Request) -> F,
 ) -> Response {
     let begun = Instant::now();
     let trace = request_trace::begin(&context.app, context.side, route, &request, begun);
     let route = context.app.metrics().route(context.side, route);
+<<<<<<< ours
     let checked = std::pin::pin!(check(context, request, next));
     let response = match trace {
         None => checked.await,
         Some(trace) => request_trace::serve(trace, checked).await,
     };
+||||||| base
+    let checked = std::pin::pin!(check(context, request, next));
+    let response = trace::within(trace.clone(), checked).await;
+    if let Some(trace) = &trace {
+        request_trace::end(trace, response.status());
+    }
+=======
+    let checked = std::pin::pin!(check(context, (request, arrival), next));
+    let response = trace::within(trace.clone(), checked).await;
+    if let Some(trace) = &trace {
+        request_trace::end(trace, response.status());
+    }
+>>>>>>> theirs
     route.answered(response.status().as_u16(), begun.elapsed());
     response
 }
@@ -79,17 +109,20 @@ pub(super) async fn pass_guard<F: Future<Output = Response>>(
 /// response is a page with a reference.
 async fn check<F: Future<Output = Response>>(
     context: &ListenerContext,
-    mut request: Request,
+    (mut request, arrival): (Request, Arrival),
     next: impl FnOnce(Request) -> F,
 ) -> Response {
-    if let Some(refused) = refusal(context, &request) {
+    if let Some(refused) = refusal(context, &request, arrival) {
         return refused;
     }
     let app = &context.app;
-    if let Some(Peer(peer)) = request.extensions().get().copied() {
+    if let Some(peer) = arrival.peer {
         let trusted = &app.config().trusted_proxies;
         let address = ClientAddress::find(peer.ip(), request.headers(), trusted);
-        request.extensions_mut().insert(address);
+        // An address that is not known needs no memory.
+        if address.0.is_some() {
+            request.extensions_mut().insert(address);
+        }
     }
     let mut response = limits::enforce(app, request, next).await;
     if let Some(shown) = response.extensions_mut().remove::<ShownReference>() {
@@ -108,7 +141,11 @@ async fn check<F: Future<Output = Response>>(
 }
 
 /// Returns the response to a request that no route may see; `None` if it may pass.
-fn refusal(context: &ListenerContext, request: &Request) -> Option<Response> {
+fn refusal(
+    context: &ListenerContext,
+    request: &Request,
+    arrival: Arrival,
+) -> Option<Response> {
     let limits = &context.app.config().limits;
     let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
     if target > limits.request_target {
@@ -122,8 +159,7 @@ fn refusal(context: &ListenerContext, request: &Request) -> Option<Response> {
             "The request headers are too large",
         ));
     }
-    let length_twice =
-        request.extensions().get::<LengthTwice>().map(|_| "it has two lengths".to_owned());
+    let length_twice = arrival.has_length_twice.then(|| "it has two lengths".to_owned());
     if let Some(why) = facts.ambiguity().or(length_twice) {
         let told = format!("The request is ambiguous: {why}");
         return Some(answer(StatusCode::BAD_REQUEST, "bad_request", &told));
@@ -134,7 +170,7 @@ fn refusal(context: &ListenerContext, request: &Request) -> Option<Response> {
     }
     // Orchestrators send health probes to an IP address, so probes skip the host check.
     let probe = matches!(request.uri().path(), paths::HEALTH | paths::READY);
-    if !probe && request.extensions().get() == Some(&AcceptMode::Drain) {
+    if !probe && arrival.mode == AcceptMode::Drain {
         let mut response = answer(
             StatusCode::SERVICE_UNAVAILABLE,
             "shutting_down",

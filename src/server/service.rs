@@ -14,13 +14,14 @@ use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use super::guard::{ListenerContext, answer, guard, pass_guard};
+use super::guard::{Arrival, ListenerContext, answer, guard, pass_guard};
 use super::redirect;
 use crate::app::App;
 use crate::config::PublicUrl;
 use crate::gateway::GatewayRoutes;
 use crate::telemetry;
 use crate::telemetry::metrics::ListenerKind;
+use crate::web::client_address::Peer;
 use crate::{admin, endpoints};
 
 /// Everything that one listener serves.
@@ -79,18 +80,21 @@ impl Service {
         Self { context, gateway_routes, router, elsewhere }
     }
 
+    /// Returns the response to a request that came over no connection.
+    pub async fn answer(&self, request: Request) -> Response {
+        self.answer_to(request, Arrival::default()).await
+    }
+
     /// Returns the response to a request. Calls of MCP servers are by far the most frequent requests. They
     /// bypass the route table, because each of its layers would wrap them once more, but they pass the same
     /// guard.
     ///
     /// This is the only place that strips the path of `public_url`; the routes do not know it.
-    pub async fn answer(&self, mut request: Request) -> Response {
+    pub(super) async fn answer_to(&self, mut request: Request, arrival: Arrival) -> Response {
         let is_rooted = self.context.url.base_path().is_empty();
         if !is_rooted && self.context.side != ListenerKind::Plain {
             let Some(uri) = below_our_path(&self.context.url, request.uri()) else {
-                let Ok(response) =
-                    TowerToHyperService::new(self.elsewhere.clone()).call(request).await;
-                return response;
+                return routed(&self.elsewhere, request, arrival).await;
             };
             *request.uri_mut() = uri;
         }
@@ -98,13 +102,27 @@ impl Service {
         let Some(gateway_route) =
             gateway_routes.and_then(|gateway_routes| gateway_routes.at(request.uri().path()))
         else {
-            let Ok(response) = TowerToHyperService::new(self.router.clone()).call(request).await;
-            return response;
+            return routed(&self.router, request, arrival).await;
         };
+        if let (Some(peer), Some(_)) = (arrival.peer, self.context.app.tracing()) {
+            request.extensions_mut().insert(Peer(peer)); // only traces show it
+        }
         let next = |request| gateway_route.pass(&self.context.app, request);
-        let guarded = pass_guard(&self.context, gateway_route.path(), request, next);
+        let path = gateway_route.path();
+        let guarded = pass_guard(&self.context, path, (request, arrival), next);
         AssertUnwindSafe(guarded).catch_unwind().await.unwrap_or_else(panicked)
     }
+}
+
+/// Passes a request to a route table.
+async fn routed(router: &Router, mut request: Request, arrival: Arrival) -> Response {
+    let extensions = request.extensions_mut();
+    extensions.insert(arrival);
+    if let Some(peer) = arrival.peer {
+        extensions.insert(Peer(peer));
+    }
+    let Ok(response) = TowerToHyperService::new(router.clone()).call(request).await;
+    response
 }
 
 /// Returns the URI without the path of `public_url`; `None` if the request is not below that path.

@@ -4,7 +4,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::socket::ClientStream;
+use super::waiting_stream::OpenStream;
 
 /// Lingering close after a response to a request whose body was not read completely: the bytes that the
 /// client still sends are read and discarded for up to 2 s. If we closed at once, the kernel would send a
@@ -56,6 +57,22 @@ pub(super) struct ConnectionActivity {
     body: AtomicBool,
     /// The raw bytes of request headers, kept until their request begins.
     head: Mutex<Vec<u8>>,
+    /// How far the event stream is that hyper sends in response: a [`StreamProgress`].
+    progress: AtomicU8,
+    /// That stream.
+    stream: Mutex<Option<OpenStream>>,
+}
+
+/// How far an event stream is that hyper sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum StreamProgress {
+    /// There is none, or not all of it has been sent so far.
+    Writing,
+    /// It waits for an event. hyper may have to send what came before.
+    Waiting,
+    /// It waits for an event, and everything before is sent.
+    Flushed,
 }
 
 /// A request in flight. It ends when its response has been passed to hyper completely.
@@ -72,7 +89,44 @@ impl ConnectionActivity {
             http2: AtomicBool::new(false),
             body: AtomicBool::new(false),
             head: Mutex::default(),
+            progress: AtomicU8::new(StreamProgress::Writing as u8),
+            stream: Mutex::default(),
         }
+    }
+
+    /// Records that an event stream is sent in response.
+    pub(super) fn stream_begins(&self, stream: OpenStream) {
+        self.progress.store(StreamProgress::Writing as u8, Ordering::Relaxed);
+        *self.stream() = Some(stream);
+    }
+
+    /// The event stream that hyper sends.
+    pub(super) fn stream(&self) -> MutexGuard<'_, Option<OpenStream>> {
+        self.stream.lock()
+    }
+
+    /// Records what hyper got of the stream last. All of this happens in the task of the connection.
+    pub(super) fn stream_progresses(&self, progress: StreamProgress) {
+        // What was waiting and is flushed stays so, until there is something to write.
+        if progress == StreamProgress::Writing || self.is_at(StreamProgress::Writing) {
+            self.progress.store(progress as u8, Ordering::Relaxed);
+        }
+    }
+
+    /// Records that everything is sent that hyper has got so far.
+    fn flushed(&self) {
+        if self.is_at(StreamProgress::Waiting) {
+            self.progress.store(StreamProgress::Flushed as u8, Ordering::Relaxed);
+        }
+    }
+
+    fn is_at(&self, progress: StreamProgress) -> bool {
+        self.progress.load(Ordering::Relaxed) == progress as u8
+    }
+
+    /// Whether an event stream waits for an event, and hyper has nothing to read or write.
+    pub(super) fn is_stream_waiting(&self) -> bool {
+        self.is_at(StreamProgress::Flushed) && !self.body.load(Ordering::Acquire)
     }
 
     /// Records that the headers of a request have been read.
@@ -161,6 +215,8 @@ pub(super) struct TimeoutStream {
     is_being_read: bool,
     /// The peer had closed at the last check.
     had_closed: bool,
+    /// Bytes of the next request, which came before the present one was answered.
+    early: Vec<u8>,
 }
 
 impl TimeoutStream {
@@ -179,8 +235,32 @@ impl TimeoutStream {
             lingering: None,
             is_being_read: true,
             had_closed: false,
+            early: Vec::new(),
         };
         (patient, traffic)
+    }
+
+    /// Puts bytes back that were read too early.
+    pub(super) fn put_back(&mut self, bytes: &[u8]) {
+        self.early.extend_from_slice(bytes);
+    }
+
+    /// Ready when the peer has gone, while nothing is expected from it. Reads a little of what comes all the same,
+    /// as hyper does, and leaves the rest in the socket.
+    pub(super) fn poll_left(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.early.is_empty() {
+            let mut bytes = [0; 256];
+            let mut buffer = ReadBuf::new(&mut bytes);
+            let read = ready!(Pin::new(&mut *self).poll_read(context, &mut buffer));
+            if read.is_err() || buffer.filled().is_empty() {
+                return Poll::Ready(());
+            }
+            self.early.extend_from_slice(buffer.filled());
+        }
+        match Pin::new(self).poll_flush(context) {
+            Poll::Ready(Err(_)) => Poll::Ready(()),
+            _ => Poll::Pending,
+        }
     }
 
     /// Returns the headers that are arriving, as far as this can be seen below hyper.
@@ -301,6 +381,13 @@ impl AsyncRead for TimeoutStream {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if !this.early.is_empty() {
+            let (now, later) = this.early.split_at(this.early.len().min(buffer.remaining()));
+            buffer.put_slice(now);
+            this.early = later.to_vec();
+            this.is_being_read = false;
+            return Poll::Ready(Ok(()));
+        }
         let before = buffer.filled().len();
         this.had_closed = false;
         if let Poll::Ready(read) = Pin::new(&mut this.stream).poll_read(context, buffer) {
@@ -333,7 +420,9 @@ impl AsyncWrite for TimeoutStream {
             tracing::debug!("the other side has closed in the middle of a request");
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
-        Pin::new(&mut this.stream).poll_flush(context)
+        ready!(Pin::new(&mut this.stream).poll_flush(context))?;
+        this.traffic.flushed();
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 
 use axum::body::{Body, Bytes};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::Body as _;
+use hyper::body::{Body as _, Frame};
 
 use super::error::{ApiError, RequestRefused};
 
@@ -17,8 +17,23 @@ pub async fn read(body: Body, limit: usize) -> Result<Bytes, ApiError> {
     if body.size_hint().lower() > u64::try_from(limit).unwrap_or(u64::MAX) {
         return Err(ApiError::TooLarge);
     }
-    match Limited::new(body, limit).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
+    let mut body = Limited::new(body, limit);
+    let Some(first) = body.frame().await else { return Ok(Bytes::new()) };
+    let first = data(first)?;
+    if body.is_end_stream() {
+        return Ok(first); // most bodies are one piece
+    }
+    let mut whole = first.to_vec();
+    while let Some(piece) = body.frame().await {
+        whole.extend_from_slice(&data(piece)?);
+    }
+    Ok(whole.into())
+}
+
+/// Returns the bytes of a piece; none if it is trailers.
+fn data(piece: Result<Frame<Bytes>, Box<dyn Error + Send + Sync>>) -> Result<Bytes, ApiError> {
+    match piece {
+        Ok(piece) => Ok(piece.into_data().unwrap_or_default()),
         Err(error) if error.is::<LengthLimitError>() => Err(ApiError::TooLarge),
         Err(error) if is_late(error.as_ref()) => Err(ApiError::TooSlow),
         Err(_) => Err(RequestRefused("the body did not arrive whole".to_owned()).into()),
