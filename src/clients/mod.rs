@@ -13,6 +13,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use quick_cache::UnitWeighter;
+use quick_cache::sync::{Cache, DefaultLifecycle};
+
 use self::budget::{FetchBudget, FetchLimits};
 use self::documents::Documents;
 use self::keys::PublishedKeys;
@@ -22,6 +25,7 @@ use crate::http_client::guarded::GuardedClient;
 use crate::oauth::client::assertion::Assertion;
 use crate::oauth::client::keys::KeySet;
 use crate::oauth::client::{Client, ClientMetadata, Origin};
+use crate::oauth::random_key::RandomKeys;
 use crate::oauth::secret::{ClientSecret, SecretHash};
 use crate::oauth::web_url::ClientIdUrl;
 use crate::storage::{ClientKind, KeptClient, Retention, Storage, StorageError, StoredClient};
@@ -33,12 +37,22 @@ pub use trial::{TrialFailed, Tried};
 
 /// Bytes: longest id of a stored client that has no metadata document. Longer ids are not looked up.
 const MAX_ID: usize = 64;
+/// Stored clients whose parsed metadata are kept: 1,000.
+const PARSED: usize = 1_000;
 
 /// How long unused clients are kept, and the maximum number of clients.
 #[derive(Clone, Copy, Debug)]
 struct ClientQuota {
     clients: u64,
     keep: Retention,
+}
+
+/// Parsed metadata of a stored client. Each step of a login reads the client again; its redirect URIs are parsed
+/// once.
+struct ParsedMetadata {
+    /// The text in the database. Another text is parsed again.
+    text: String,
+    metadata: ClientMetadata,
 }
 
 /// Why a client could not be found or ruled out.
@@ -70,6 +84,8 @@ pub struct Clients {
     configured: Arc<BTreeMap<String, Client>>,
     documents: Option<Documents>,
     published_keys: PublishedKeys,
+    /// By id.
+    parsed: Arc<Cache<String, Arc<ParsedMetadata>, UnitWeighter, RandomKeys>>,
 }
 
 impl Clients {
@@ -98,8 +114,11 @@ impl Clients {
             };
             (found.id.clone(), found)
         });
+        let (keys, lifecycle) = (RandomKeys::default(), DefaultLifecycle::default());
+        let parsed = Cache::with(PARSED, PARSED as u64, UnitWeighter, keys, lifecycle);
         Self {
             configured: Arc::new(configured.collect()),
+            parsed: Arc::new(parsed),
             documents: Documents::new(
                 config,
                 http.clone(),
@@ -136,7 +155,21 @@ impl Clients {
                 None => Err(documents_are_off(id)),
             };
         }
-        Ok(self.stored(id).await?.map(|stored| from_stored(&stored)).transpose()?)
+        Ok(self.stored(id).await?.map(|stored| self.parse(stored)).transpose()?)
+    }
+
+    /// Returns a stored client. Its metadata are parsed only if they have changed since they were last parsed.
+    fn parse(&self, stored: StoredClient) -> Result<Client, StorageError> {
+        if let Some(known) =
+            self.parsed.get(&stored.id).filter(|known| known.text == stored.metadata)
+        {
+            return Ok(with_metadata(&stored, known.metadata.clone()));
+        }
+        let client = from_stored(&stored)?;
+        let metadata = client.metadata.clone();
+        let parsed = ParsedMetadata { text: stored.metadata, metadata };
+        self.parsed.insert(stored.id, Arc::new(parsed));
+        Ok(client)
     }
 
     /// Returns whether the server metadata offers metadata documents.
@@ -207,7 +240,11 @@ fn documents_are_off(id: &str) -> FindError {
 fn from_stored(stored: &StoredClient) -> Result<Client, StorageError> {
     let metadata = ClientMetadata::from_stored_json(&stored.metadata)
         .map_err(|_| StorageError::Corrupt("clients.metadata".to_owned()))?;
-    Ok(Client {
+    Ok(with_metadata(stored, metadata))
+}
+
+fn with_metadata(stored: &StoredClient, metadata: ClientMetadata) -> Client {
+    Client {
         id: stored.id.clone(),
         origin: match stored.kind {
             ClientKind::Created => Origin::Created,
@@ -216,5 +253,5 @@ fn from_stored(stored: &StoredClient) -> Result<Client, StorageError> {
         metadata,
         secret_hash: stored.secret_hash.clone(),
         issued_at: stored.issued_at,
-    })
+    }
 }

@@ -80,8 +80,9 @@ pub struct SessionUpdate {
     pub tokens: UpstreamTokens,
 }
 
+/// A session as it is stored. `T` is `()` where its tokens were not read.
 #[derive(Clone, Debug)]
-pub struct UpstreamSession {
+pub struct UpstreamSession<T = UpstreamTokens> {
     /// Row id: a hash of issuer, subject and sid.
     pub id: String,
     /// Issuer of the identity provider.
@@ -93,7 +94,7 @@ pub struct UpstreamSession {
     /// What is known of the person.
     pub person: Person,
     /// The person's tokens from the identity provider.
-    pub tokens: UpstreamTokens,
+    pub tokens: T,
     /// Grows with every change of the tokens.
     pub version: i64,
     /// When the provider last confirmed the session.
@@ -240,18 +241,41 @@ impl Storage {
         )
         .bind(id);
         let row = self.read_one(query).await?;
-        row.as_ref().map(|row| self.read_session(row)).transpose()
+        let Some(row) = &row else { return Ok(None) };
+        let sealed: String = column(row, "tokens")?;
+        let open = |id: &str| self.open_json("upstream_sessions.tokens", id, &sealed);
+        self.read_session(row, open).map(Some)
     }
 
-    fn read_session(&self, row: &AnyRow) -> Result<UpstreamSession, StorageError> {
-        let id: String = column(row, "id")?;
-        let (person, tokens): (String, String) = (column(row, "person")?, column(row, "tokens")?);
+    /// Loads the session with this id without its tokens. Opening those costs more than everything else
+    /// here, and most callers need them only once the last confirmation is too old.
+    pub async fn session_without_tokens(
+        &self,
+        id: &str,
+    ) -> Result<Option<UpstreamSession<()>>, StorageError> {
+        let query = sqlx::query(
+            "SELECT id, issuer, subject, state, person, version, last_ok_at, facts_read_at,
+                    reused_facts
+             FROM upstream_sessions WHERE id = $1",
+        )
+        .bind(id);
+        let row = self.read_one(query).await?;
+        row.as_ref().map(|row| self.read_session(row, |_| Ok(()))).transpose()
+    }
+
+    /// Reads a session. `tokens` returns its tokens, from its id.
+    fn read_session<T>(
+        &self,
+        row: &AnyRow,
+        tokens: impl FnOnce(&str) -> Result<T, StorageError>,
+    ) -> Result<UpstreamSession<T>, StorageError> {
+        let (id, person): (String, String) = (column(row, "id")?, column(row, "person")?);
         Ok(UpstreamSession {
             issuer: column(row, "issuer")?,
             subject: column(row, "subject")?,
             alive: column::<String>(row, "state")? == "active",
             person: self.open_json("upstream_sessions.person", &id, &person)?,
-            tokens: self.open_json("upstream_sessions.tokens", &id, &tokens)?,
+            tokens: tokens(&id)?,
             version: column(row, "version")?,
             last_ok_at: moment(row, "last_ok_at")?,
             facts_read_at: moment(row, "facts_read_at")?,

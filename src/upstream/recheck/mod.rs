@@ -81,7 +81,7 @@ impl Upstream {
     /// Returns the facts that were carried over from an earlier response and are older than the outage grace.
     pub async fn outdated_facts(&self, session_id: &str) -> Result<FactSet, StorageError> {
         let inner = &self.0;
-        let session = inner.storage.upstream_session(session_id).await?;
+        let session = inner.storage.session_without_tokens(session_id).await?;
         let outdated = session
             .filter(|session| !inner.is_younger(session.facts_read_at, inner.recheck.outage_grace));
         Ok(outdated.map(|session| session.reused_facts).unwrap_or_default())
@@ -94,6 +94,15 @@ impl Upstream {
         goal: Goal,
     ) -> Result<(Recheck, bool), StorageError> {
         let inner = &self.0;
+        // The tokens are read only if the provider may have to be asked.
+        if let Goal::Confirmation = goal {
+            let Some(session) = inner.storage.session_without_tokens(session_id).await? else {
+                return Ok((Recheck::Ended, false));
+            };
+            if let Some(known) = inner.confirmed(&session) {
+                return Ok((known, false));
+            }
+        }
         let Some(session) = inner.storage.upstream_session(session_id).await? else {
             return Ok((Recheck::Ended, false));
         };
@@ -150,13 +159,24 @@ impl Upstream {
 impl UpstreamInner {
     /// Returns the result if `goal` is reached without a request.
     fn settled(&self, session: &UpstreamSession, goal: Goal) -> Option<Recheck> {
-        // The configured provider cannot vouch for a session of another provider.
-        if !session.alive || session.issuer != self.config.issuer {
+        let Goal::Token { refused } = goal else { return self.confirmed(session) };
+        if !self.may_continue(session) {
             return Some(Recheck::Ended);
         }
-        if let Goal::Token { refused } = goal {
-            let fresh = self.has_fresh_token(session, refused);
-            return fresh.then(|| Recheck::Fresh(session.person.clone()));
+        let fresh = self.has_fresh_token(session, refused);
+        fresh.then(|| Recheck::Fresh(session.person.clone()))
+    }
+
+    /// Returns whether the session is active at the configured provider, which cannot vouch for a session of
+    /// another provider.
+    fn may_continue<T>(&self, session: &UpstreamSession<T>) -> bool {
+        session.alive && session.issuer == self.config.issuer
+    }
+
+    /// Returns the result if the last confirmation is recent enough, or if the session has ended.
+    fn confirmed<T>(&self, session: &UpstreamSession<T>) -> Option<Recheck> {
+        if !self.may_continue(session) {
+            return Some(Recheck::Ended);
         }
         if !self.is_younger(session.last_ok_at, self.recheck.recheck) {
             return None;
@@ -172,7 +192,7 @@ impl UpstreamInner {
     }
 
     /// Returns whether rules read facts that were carried over from an earlier response.
-    fn lacks_facts(&self, session: &UpstreamSession) -> bool {
+    fn lacks_facts<T>(&self, session: &UpstreamSession<T>) -> bool {
         !session.reused_facts.intersection(self.config.claims.read_by_rules).is_empty()
     }
 
@@ -384,8 +404,8 @@ impl UpstreamInner {
     }
 
     async fn reread(&self, session_id: &str) -> Result<Recheck, StorageError> {
-        Ok(match self.storage.upstream_session(session_id).await? {
-            Some(session) => self.settled(&session, Goal::Confirmation).unwrap_or(Recheck::Unknown),
+        Ok(match self.storage.session_without_tokens(session_id).await? {
+            Some(session) => self.confirmed(&session).unwrap_or(Recheck::Unknown),
             None => Recheck::Ended,
         })
     }
