@@ -17,6 +17,17 @@ pub(crate) async fn reach(point: &'static str) {
     }
 }
 
+/// Returns whether a test stops this process at some point.
+#[cfg(debug_assertions)]
+pub(crate) fn is_set() -> bool {
+    std::env::var_os(VARIABLE).is_some()
+}
+
+#[cfg(not(debug_assertions))]
+pub(crate) const fn is_set() -> bool {
+    false
+}
+
 /// A point to stop at, in async code.
 macro_rules! stop_point {
     ($point:literal) => {

@@ -8,6 +8,7 @@ mod client;
 mod flood;
 mod http;
 mod pairs;
+mod relay;
 mod run;
 mod slow;
 
@@ -44,6 +45,8 @@ enum Command {
     Slow(slow::Arguments),
     /// Floods a server with registrations, and looks how everybody else fares; prints one line of JSON
     Flood(flood::Arguments),
+    /// Relays between a server and PostgreSQL, counts round trips, and delays; prints one line of JSON
+    Relay(relay::Arguments),
 }
 
 #[tokio::main]
@@ -56,6 +59,7 @@ async fn main() {
         Command::Pairs(arguments) => pairs::run(arguments).await,
         Command::Slow(arguments) => slow::run(arguments).await,
         Command::Flood(arguments) => flood::run(arguments).await,
+        Command::Relay(arguments) => relay::run(arguments).await,
     };
     if let Err(message) = done {
         eprintln!("{message}");

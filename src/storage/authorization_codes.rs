@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use sqlx::{Any, Executor};
+
 use super::refresh_tokens::{NewRefreshToken, insert_refresh_token};
 use super::revocation::{self, RevocationScope};
 use super::upstream_sessions::SessionUpdate;
@@ -83,13 +85,13 @@ pub struct CodeExchange<'a> {
 }
 
 /// A code as it is stored, with what decides whether it may be redeemed.
-struct StoredCode {
-    issued: IssuedCode,
+pub(super) struct StoredCode {
+    pub(super) issued: IssuedCode,
     failures: i64,
-    redeemed_at: Option<Timestamp>,
-    session_id: String,
+    pub(super) redeemed_at: Option<Timestamp>,
+    pub(super) session_id: String,
     /// The person signed out, or the person or the client was blocked.
-    login_ended: bool,
+    pub(super) login_ended: bool,
     subject: String,
     consented_scopes: String,
     scopes: ScopeSet,
@@ -100,9 +102,15 @@ struct StoredCode {
 
 impl StoredCode {
     /// Whether the grant of this code is one more than the person may have.
-    fn reaches_a_limit(&self, terms: &GrantTerms) -> bool {
+    pub(super) fn reaches_a_limit(&self, terms: &GrantTerms) -> bool {
         self.grants_of_person >= i64::from(terms.per_person)
             || self.grants_of_client >= i64::from(terms.per_client)
+    }
+
+    /// Returns the grant that the code was exchanged for.
+    pub(super) fn granted(self, grant_id: String) -> RedeemedGrant {
+        let Self { issued, subject, scopes, trace, .. } = self;
+        RedeemedGrant { grant_id, subject, resource: issued.resource, scopes, trace }
     }
 }
 
@@ -115,6 +123,11 @@ impl Storage {
         now: Timestamp,
         event: AuditEvent,
     ) -> Result<(), StorageError> {
+        if self.takes_single_statements()
+            && self.finish_login_by_statement(session, new, now, event.clone()).await?
+        {
+            return Ok(());
+        }
         let mut step = self.begin().await?;
         let session_id = self.put_session(&mut step, session, new.subject, now).await?;
         stop_point!("login: session stored");
@@ -139,8 +152,13 @@ impl Storage {
         event: AuditEvent,
     ) -> Result<Redeemed, StorageError> {
         let CodeExchange { code, attempt, refresh_token, terms } = exchange;
+        if self.takes_single_statements()
+            && let Some(grant) = self.redeem_by_statement(exchange, now, event.clone()).await?
+        {
+            return Ok(Redeemed::First(grant));
+        }
         let mut step = self.begin().await?;
-        let Some(stored) = find_code(&mut step, code, now).await? else {
+        let Some(stored) = find_code(&mut *step, code, now).await? else {
             return Ok(Redeemed::Refused(TokenRefused::UnknownCode));
         };
         if stored.failures >= i64::from(terms.attempts) {
@@ -176,9 +194,7 @@ impl Storage {
         insert_grant(&mut step, &stored, exchange, now).await?;
         stop_point!("redeem: token stored");
         self.client_used(&mut step, &stored.issued.client_id, now).await?;
-        let told = event.named("code_redeemed").grant(&grant_id).subject(&stored.subject);
-        let told = told.resource(&stored.issued.resource);
-        let told = told.with("scopes", stored.scopes.to_string());
+        let told = redeemed(event, &stored, &grant_id);
         step.record(told.clone()).await?;
         let ended = stored.reaches_a_limit(terms)
             && end_surplus(&mut step, &stored, terms, &told, now).await?;
@@ -189,9 +205,7 @@ impl Storage {
             step.commit().await?;
         }
         stop_point!("redeem: committed");
-        let StoredCode { issued, subject, scopes, trace, .. } = stored;
-        let resource = issued.resource;
-        Ok(Redeemed::First(RedeemedGrant { grant_id, subject, resource, scopes, trace }))
+        Ok(Redeemed::First(stored.granted(grant_id)))
     }
 
     /// Returns whether the upstream session is still active, and keeps it so until the end of this
@@ -280,9 +294,15 @@ pub(super) async fn insert_code(
     Ok(())
 }
 
+/// Names the event of a redemption, and adds what the code tells.
+pub(super) fn redeemed(event: AuditEvent, code: &StoredCode, grant_id: &str) -> AuditEvent {
+    let event = event.named("code_redeemed").grant(grant_id).subject(&code.subject);
+    event.resource(&code.issued.resource).with("scopes", code.scopes.to_string())
+}
+
 /// Finds a code by its id and compares its hash; `None` if there is no such code.
-async fn find_code(
-    step: &mut Transaction,
+pub(super) async fn find_code<'e>(
+    database: impl Executor<'e, Database = Any>,
     code: &Secret<AuthorizationCode>,
     now: Timestamp,
 ) -> Result<Option<StoredCode>, StorageError> {
@@ -303,7 +323,7 @@ async fn find_code(
     )
     .bind(code.id())
     .bind(now.unix())
-    .fetch_optional(&mut **step)
+    .fetch_optional(database)
     .await?;
     let Some(row) = row else { return Ok(None) };
     if !code.hash().is(&column::<String>(&row, "code_hash")?) {

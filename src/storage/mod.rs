@@ -8,7 +8,8 @@
 //!
 //! Each entity has a file or a folder here. Below them, `database` knows SQL and the two engines, and
 //! nothing of OAuth. Beside the entities, `audit` has the transaction that records audit events,
-//! `revocation` ends things, `rollback` handles a database that lacks what happened since, and
+//! `revocation` ends things, `single_statements` has the steps that are one statement on PostgreSQL,
+//! `rollback` handles a database that lacks what happened since, and
 //! `change_notices` tells other processes that grants have ended.
 
 mod audit;
@@ -40,6 +41,7 @@ mod revocation;
 mod rollback;
 mod scope_challenges;
 mod signing_keys;
+mod single_statements;
 mod upstream_sessions;
 mod usage;
 mod web_sessions;
@@ -306,7 +308,10 @@ impl Storage {
 
     /// Returns the number of clients that registered themselves. The quota uses this counter.
     pub async fn registered_clients(&self) -> Result<i64, StorageError> {
-        let count = sqlx::query("SELECT value FROM counters WHERE name = 'clients'");
+        let count = sqlx::query(
+            "SELECT CAST(SUM(value) AS BIGINT) AS value FROM counters
+             WHERE name = 'clients' OR name LIKE 'clients/%'",
+        );
         let row = self.read_row(count).await?;
         row.as_ref().map_or(Ok(0), |row| column(row, "value"))
     }
@@ -366,7 +371,7 @@ impl Storage {
         &'q self,
         query: SqlQuery<'q>,
     ) -> impl Future<Output = Result<Option<AnyRow>, StorageError>> + Send + 'q {
-        self.measured(self.database.read_one(query))
+        self.measured("read", self.database.read_one(query))
     }
 
     /// Reads all rows of a query, outside of any transaction, on such a connection. The query itself must
@@ -375,7 +380,7 @@ impl Storage {
         &'q self,
         query: SqlQuery<'q>,
     ) -> impl Future<Output = Result<Vec<AnyRow>, StorageError>> + Send + 'q {
-        self.measured(self.database.read_all(query))
+        self.measured("read", self.database.read_all(query))
     }
 
     /// Reads one row, outside of any transaction.
@@ -383,21 +388,22 @@ impl Storage {
         &'q self,
         query: SqlQuery<'q>,
     ) -> impl Future<Output = Result<Option<AnyRow>, StorageError>> + Send + 'q {
-        self.measured(self.database.read_row(query))
+        self.measured("read", self.database.read_row(query))
     }
 
-    /// Runs a read as a span of its own, if the trace of the request is recorded.
+    /// Runs a statement as a span of its own, if the trace of the request is recorded.
     fn measured<'q, T: Send + 'q>(
         &'q self,
-        read: impl Future<Output = T> + Send + 'q,
+        name: &'static str,
+        statement: impl Future<Output = T> + Send + 'q,
     ) -> impl Future<Output = T> + Send + 'q {
-        let mut span = trace::child("read");
+        let mut span = trace::child(name);
         if let Some(span) = &mut span {
             span.set("db.system.name", self.engine().system());
         }
         async move {
             let _ends_with_it = span;
-            read.await
+            statement.await
         }
     }
 

@@ -152,6 +152,12 @@ impl Storage {
         let RefreshExchange { presented, found, successor, rotation } = exchange;
         // Sealed and hashed before the transaction begins, because other callers wait for its end.
         let sealed = sealed::seal_under(presented, successor);
+        if self.takes_single_statements() {
+            let event = event.clone().named("refresh_rotated");
+            if self.rotate_by_statement(exchange, &sealed, now, event).await? {
+                return Ok(Rotated::First);
+            }
+        }
         let hash = presented.hash();
         let from = rotation.from.map(|from| from.to_string());
         let mut step = self.begin().await?;

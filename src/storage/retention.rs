@@ -322,9 +322,13 @@ impl Storage {
     }
 }
 
+/// Corrects the number of clients. Only the difference is written, and only to one of the counters of which it is
+/// the sum, so that it does not matter what is registered meanwhile.
 pub(super) async fn count_clients(step: &mut Transaction) -> Result<(), StorageError> {
     sqlx::query(
-        "UPDATE counters SET value = (SELECT COUNT(*) FROM clients WHERE kind = 'registered')
+        "UPDATE counters SET value = value
+             + (SELECT COUNT(*) FROM clients WHERE kind = 'registered')
+             - (SELECT SUM(value) FROM counters WHERE name = 'clients' OR name LIKE 'clients/%')
          WHERE name = 'clients'",
     )
     .execute(&mut **step)

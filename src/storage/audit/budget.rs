@@ -78,6 +78,18 @@ impl LineBudget {
         allows
     }
 
+    /// Takes back that the line of this event was counted, because the event has not happened.
+    pub(super) fn give_back(&self, event: &AuditEvent) {
+        let mut counted = self.lock();
+        if event.is_anonymous() {
+            counted.of_nobody = counted.of_nobody.saturating_sub(1);
+        } else if let Some(subject) = event.subject.as_ref().filter(|_| self.counts(event))
+            && let Some(lines) = counted.of_people.get_mut(subject)
+        {
+            *lines = lines.saturating_sub(1);
+        }
+    }
+
     fn counts(&self, event: &AuditEvent) -> bool {
         matches!(event.actor, Actor::Client | Actor::Person)
             && FREQUENT.contains(&event.event)
@@ -140,6 +152,9 @@ mod tests {
         assert_eq!((lines.take_left_out(), lines.take_left_out()), (7, 0));
         hand.advance(60);
         assert!(lines.allows(&event()));
+        assert!((1..OF_NOBODY).all(|_| lines.allows(&event())));
+        lines.give_back(&event());
+        assert!(lines.allows(&event()) && !lines.allows(&event()));
     }
 
     #[test]
@@ -152,6 +167,9 @@ mod tests {
         let stored = (0..5000).filter(|_| lines.allows(&event("refresh_rotated", "loud"))).count();
         assert_eq!((stored, lines.take_left_out()), (2000, 3000));
         assert!(lines.allows(&event("refresh_rotated", "other")));
+        lines.give_back(&event("refresh_rotated", "loud"));
+        assert!(lines.allows(&event("refresh_rotated", "loud")));
+        assert!(!lines.allows(&event("refresh_rotated", "loud")));
         for end in ["refresh_reused", "grant_revoked", "access_lost"] {
             assert!(lines.allows(&event(end, "loud")), "{end}");
         }

@@ -10,6 +10,7 @@
 
 mod budget;
 mod chain;
+mod single_statement;
 mod transaction;
 mod trim;
 mod verify;

@@ -27,6 +27,18 @@ pub use unused::UNUSED_AFTER;
 
 /// How often the last use of a client is written: at most once a minute. It decides about days.
 const NOTED: Duration = Duration::from_mins(1);
+/// The counters in which PostgreSQL counts most new clients, so that registrations do not wait for each other's
+/// commit. The number of clients is the sum of them and of the counter `clients`.
+pub(super) const COUNTER_PARTS: [&str; 8] = [
+    "clients/0",
+    "clients/1",
+    "clients/2",
+    "clients/3",
+    "clients/4",
+    "clients/5",
+    "clients/6",
+    "clients/7",
+];
 /// Most clients for which the last write is cached: 10,000.
 pub(super) const REMEMBERED: usize = 10_000;
 
@@ -71,7 +83,7 @@ pub enum ClientKind {
 
 impl ClientKind {
     /// Returns the word in the database.
-    fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         self.into()
     }
 }
@@ -108,6 +120,13 @@ impl Storage {
         keep: Option<i64>,
         event: AuditEvent,
     ) -> Result<Registered, StorageError> {
+        if self.takes_single_statements() && client.kind == ClientKind::Registered && keep.is_none()
+        {
+            let registered = self.register_by_statement(client, quota, event.clone()).await?;
+            if let Some(registered) = registered {
+                return Ok(registered);
+            }
+        }
         let mut step = self.begin().await?;
         if let Some(identity) = &client.identity {
             let known = sqlx::query(
@@ -163,8 +182,7 @@ impl Storage {
         id: &str,
         now: Timestamp,
     ) -> Result<(), StorageError> {
-        let noted = self.clients_used.get(id);
-        if noted.is_some_and(|noted| noted <= now && now.since(noted) < NOTED) {
+        if !self.client_use_is_due(id, now) {
             return Ok(());
         }
         sqlx::query("UPDATE clients SET last_used_at = $2 WHERE id = $1")
@@ -172,8 +190,19 @@ impl Storage {
             .bind(now.unix())
             .execute(&mut **step)
             .await?;
-        self.clients_used.insert(id.to_owned(), now);
+        self.client_use_is_noted(id, now);
         Ok(())
+    }
+
+    /// Returns whether the use of a client is to be written again.
+    pub(super) fn client_use_is_due(&self, id: &str, now: Timestamp) -> bool {
+        let noted = self.clients_used.get(id);
+        noted.is_none_or(|noted| noted > now || now.since(noted) >= NOTED)
+    }
+
+    /// Remembers that the use of a client was written.
+    pub(super) fn client_use_is_noted(&self, id: &str, now: Timestamp) {
+        self.clients_used.insert(id.to_owned(), now);
     }
 
     /// Loads a registered or created client. Returns `None` if it has expired: never used within
@@ -361,11 +390,14 @@ async fn count_client(
     keep: Option<i64>,
 ) -> Result<bool, StorageError> {
     // A counter, because counting rows takes longer with every client.
-    let counted =
-        sqlx::query("UPDATE counters SET value = value + 1 WHERE name = 'clients' AND value < $1")
-            .bind(i64::try_from(quota).unwrap_or(i64::MAX))
-            .execute(&mut **step)
-            .await?;
+    let counted = sqlx::query(
+        "UPDATE counters SET value = value + 1
+         WHERE name = 'clients'
+           AND value < $1 - (SELECT COALESCE(SUM(value), 0) FROM counters WHERE name LIKE 'clients/%')",
+    )
+    .bind(i64::try_from(quota).unwrap_or(i64::MAX))
+    .execute(&mut **step)
+    .await?;
     if counted.rows_affected() != 0 {
         return Ok(true);
     }
@@ -375,7 +407,7 @@ async fn count_client(
     }
 }
 
-fn read_client(row: &sqlx::any::AnyRow) -> Result<StoredClient, StorageError> {
+pub(super) fn read_client(row: &sqlx::any::AnyRow) -> Result<StoredClient, StorageError> {
     Ok(StoredClient {
         id: column(row, "id")?,
         identity: column(row, "identity")?,

@@ -134,6 +134,11 @@ impl Storage {
         event: AuditEvent,
     ) -> Result<Decided<Approval>, StorageError> {
         let request = self.seal_json("logins.request", new.id, new.login)?;
+        if self.takes_single_statements()
+            && self.approve_by_statement(page, (new, &request), now, quota, event.clone()).await?
+        {
+            return Ok(Decided::First(Approval(())));
+        }
         let mut step = self.begin_for(Use::SignIns).await?;
         if !decide(&mut step, page.consent_id, "approved", page.expires_at).await? {
             return Ok(Decided::Already);
@@ -228,6 +233,9 @@ impl Storage {
         now: Timestamp,
         event: AuditEvent,
     ) -> Result<Claimed, StorageError> {
+        if let Some(pending) = self.claim_by_statement(state, comer, now).await? {
+            return Ok(Claimed::First(Box::new(pending)));
+        }
         // Read first: a made-up `state` must not occupy the writer.
         let known = sqlx::query("SELECT state_hash FROM logins WHERE id = $1").bind(state.id());
         let Some(known) = self.read_one(known).await? else { return Ok(Claimed::Unknown) };

@@ -107,7 +107,7 @@ impl Storage {
 
     /// Returns the ids of all messages that would end this session, in the order in which all
     /// transactions lock them.
-    fn marks_of(&self, session: &SessionUpdate) -> BTreeSet<String> {
+    pub(in crate::storage) fn marks_of(&self, session: &SessionUpdate) -> BTreeSet<String> {
         let issuer = session.issuer.as_str();
         let mut marks = BTreeSet::new();
         for subject in [Some(&session.subject), session.claim_sub.as_ref()].into_iter().flatten() {

@@ -25,14 +25,14 @@ const MAX_SEARCHED: usize = 8;
 const AT_ONCE: usize = 8;
 
 /// The words by which a person is found, in lower case.
-pub(super) struct SearchWords {
+pub(in crate::storage) struct SearchWords {
     words: BTreeSet<String>,
     digest: String,
 }
 
 impl SearchWords {
     /// Returns the keyed hash of all words. A person with this digest is indexed by these words.
-    pub(super) fn digest(&self) -> &str {
+    pub(in crate::storage) fn digest(&self) -> &str {
         &self.digest
     }
 }
@@ -40,7 +40,11 @@ impl SearchWords {
 impl Storage {
     /// Returns the words by which a person is found: their e-mail address, the words of their name, and
     /// their id at the identity provider.
-    pub(super) fn words_of(&self, person: &Person, upstream_subject: &str) -> SearchWords {
+    pub(in crate::storage) fn words_of(
+        &self,
+        person: &Person,
+        upstream_subject: &str,
+    ) -> SearchWords {
         let mut words = words_of(person);
         words.insert(upstream_subject.trim().to_lowercase());
         let mut parts = vec![METHOD.as_bytes()];
@@ -75,7 +79,7 @@ impl Storage {
         subject: &str,
         words: &SearchWords,
     ) -> Result<(), StorageError> {
-        let hashes: Vec<String> = words.words.iter().map(|word| self.word(word)).collect();
+        let hashes = self.hashes_of(words);
         for hashes in hashes.chunks(AT_ONCE) {
             let rows: Vec<String> =
                 (0..hashes.len()).map(|row| format!("(${}, $1)", row + 2)).collect();
@@ -91,6 +95,11 @@ impl Storage {
             insert.execute(&mut **step).await?;
         }
         Ok(())
+    }
+
+    /// Returns the hashes under which these words are indexed.
+    pub(in crate::storage) fn hashes_of(&self, words: &SearchWords) -> Vec<String> {
+        words.words.iter().map(|word| self.word(word)).collect()
     }
 
     /// Returns the hashes of the words in a search. A person must match all of them.

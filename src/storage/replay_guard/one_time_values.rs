@@ -91,7 +91,8 @@ impl Storage {
         Ok(spent.is_some())
     }
 
-    fn code_mark(&self, id: &str, code: &str) -> String {
+    /// Returns the id under which a code of the login `id` is noted that arrived from another browser.
+    pub(in crate::storage) fn code_mark(&self, id: &str, code: &str) -> String {
         let parts = [b"code elsewhere".as_slice(), id.as_bytes(), code.as_bytes()];
         self.sealer.mac(Purpose::SignIn, &parts)
     }

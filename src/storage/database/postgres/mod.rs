@@ -7,6 +7,7 @@ pub(crate) mod privileges;
 pub(crate) mod probe;
 pub(crate) mod server;
 pub(crate) mod session_settings;
+pub(crate) mod single_statement;
 pub(crate) mod timeout_connection;
 pub(crate) mod timeouts;
 pub(crate) mod transaction_pooling;

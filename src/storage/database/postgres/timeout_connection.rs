@@ -5,9 +5,12 @@
 //! hour, and its connection would stay in use. PostgreSQL's own timeouts ([`super::timeouts`]) do
 //! not help then. A call without a response in time fails here, and its connection is given up, because
 //! its state is unknown.
+//!
+//! sqlx's pools ping a connection when they hand it out and when they get it back: two round trips, more
+//! than most callers send in between. A connection that has just answered is not asked again.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -16,7 +19,7 @@ use sqlx::any::{AnyArguments, AnyQueryResult, AnyRow, AnyStatement, AnyTypeInfo}
 use sqlx::postgres::PgConnection;
 use sqlx::{Either, SqlStr};
 use sqlx_core::any::AnyConnectionBackend;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::timeouts::{NO_STATEMENT_TIMEOUT, STATEMENT_TIMEOUT};
 use crate::storage::database::arguments::check_texts;
@@ -25,21 +28,52 @@ use crate::storage::database::arguments::check_texts;
 const BEYOND: Duration = Duration::from_secs(2);
 /// Longest wait for a ping: 2 seconds. After it, the connection counts as lost.
 const PING: Duration = Duration::from_secs(2);
+/// A connection counts as alive for this long after its last answer: 1 second. With more, more callers
+/// would find out by themselves that the server has ended their connection; with less, it is asked more often.
+const ALIVE: Duration = Duration::from_secs(1);
 /// Timeout of a statement in a transaction that goes through whole tables: 1 hour.
 const WHOLE_TABLES: Duration = Duration::from_hours(1);
 
 #[derive(Debug)]
 pub(crate) struct TimeoutConnection {
     postgres: PgConnection,
-    /// A call timed out: the connection is unusable.
-    lost: Arc<AtomicBool>,
+    answers: Arc<Answers>,
     /// Timeout of a statement.
     bound: Duration,
 }
 
+/// What is known of the server at the other end.
+#[derive(Debug)]
+struct Answers {
+    /// A call timed out: the connection is unusable.
+    lost: AtomicBool,
+    /// When the connection was opened.
+    opened: Instant,
+    /// When the last call was answered, in milliseconds after `opened`.
+    last: AtomicU64,
+}
+
+impl Answers {
+    fn note(&self) {
+        let since = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last.store(since, Ordering::Relaxed);
+    }
+
+    /// Returns whether the last answer came within [`ALIVE`].
+    fn are_recent(&self) -> bool {
+        let last = self.opened + Duration::from_millis(self.last.load(Ordering::Relaxed));
+        last.elapsed() < ALIVE
+    }
+}
+
 impl TimeoutConnection {
     pub(crate) fn new(postgres: PgConnection) -> Self {
-        Self { postgres, lost: Arc::default(), bound: STATEMENT_TIMEOUT + BEYOND }
+        let answers = Answers {
+            lost: AtomicBool::new(false),
+            opened: Instant::now(),
+            last: AtomicU64::new(0),
+        };
+        Self { postgres, answers: Arc::new(answers), bound: STATEMENT_TIMEOUT + BEYOND }
     }
 
     /// Returns the timeout for the end of the transaction, and resets it to the default.
@@ -54,16 +88,29 @@ impl TimeoutConnection {
     }
 }
 
+/// Waits for an answer of the server, and notes that it came.
 async fn within<T>(
-    lost: Arc<AtomicBool>,
+    answers: Arc<Answers>,
     bound: Duration,
     answer: BoxFuture<'_, sqlx::Result<T>>,
 ) -> sqlx::Result<T> {
-    if lost.load(Ordering::SeqCst) {
+    let answer = bounded(&answers, bound, answer).await;
+    if answer.is_ok() {
+        answers.note();
+    }
+    answer
+}
+
+async fn bounded<T>(
+    answers: &Answers,
+    bound: Duration,
+    answer: BoxFuture<'_, sqlx::Result<T>>,
+) -> sqlx::Result<T> {
+    if answers.lost.load(Ordering::SeqCst) {
         return Err(silent());
     }
     timeout(bound, answer).await.unwrap_or_else(|_| {
-        lost.store(true, Ordering::SeqCst);
+        answers.lost.store(true, Ordering::SeqCst);
         Err(silent())
     })
 }
@@ -81,33 +128,38 @@ impl AnyConnectionBackend for TimeoutConnection {
     }
 
     fn close(self: Box<Self>) -> BoxFuture<'static, sqlx::Result<()>> {
-        let lost = Arc::clone(&self.lost);
-        Box::pin(within(lost, PING, AnyConnectionBackend::close(Box::new(self.postgres))))
+        let answers = Arc::clone(&self.answers);
+        Box::pin(within(answers, PING, AnyConnectionBackend::close(Box::new(self.postgres))))
     }
 
     fn close_hard(self: Box<Self>) -> BoxFuture<'static, sqlx::Result<()>> {
-        let lost = Arc::clone(&self.lost);
-        Box::pin(within(lost, PING, AnyConnectionBackend::close_hard(Box::new(self.postgres))))
+        let answers = Arc::clone(&self.answers);
+        Box::pin(within(answers, PING, AnyConnectionBackend::close_hard(Box::new(self.postgres))))
     }
 
     fn ping(&mut self) -> BoxFuture<'_, sqlx::Result<()>> {
-        let lost = Arc::clone(&self.lost);
-        Box::pin(within(lost, PING, AnyConnectionBackend::ping(&mut self.postgres)))
+        let answers = Arc::clone(&self.answers);
+        if answers.are_recent() {
+            // Sends a queued ROLLBACK and waits for what is not answered yet, if there is any.
+            let flushed = AnyConnectionBackend::flush(&mut self.postgres);
+            return Box::pin(async move { bounded(&answers, PING, flushed).await });
+        }
+        Box::pin(within(answers, PING, AnyConnectionBackend::ping(&mut self.postgres)))
     }
 
     fn begin(&mut self, statement: Option<SqlStr>) -> BoxFuture<'_, sqlx::Result<()>> {
-        let (lost, bound) = (Arc::clone(&self.lost), self.bound);
-        Box::pin(within(lost, bound, AnyConnectionBackend::begin(&mut self.postgres, statement)))
+        let (answers, bound) = (Arc::clone(&self.answers), self.bound);
+        Box::pin(within(answers, bound, AnyConnectionBackend::begin(&mut self.postgres, statement)))
     }
 
     fn commit(&mut self) -> BoxFuture<'_, sqlx::Result<()>> {
-        let (lost, bound) = (Arc::clone(&self.lost), self.last_bound());
-        Box::pin(within(lost, bound, AnyConnectionBackend::commit(&mut self.postgres)))
+        let (answers, bound) = (Arc::clone(&self.answers), self.last_bound());
+        Box::pin(within(answers, bound, AnyConnectionBackend::commit(&mut self.postgres)))
     }
 
     fn rollback(&mut self) -> BoxFuture<'_, sqlx::Result<()>> {
-        let (lost, bound) = (Arc::clone(&self.lost), self.last_bound());
-        Box::pin(within(lost, bound, AnyConnectionBackend::rollback(&mut self.postgres)))
+        let (answers, bound) = (Arc::clone(&self.answers), self.last_bound());
+        Box::pin(within(answers, bound, AnyConnectionBackend::rollback(&mut self.postgres)))
     }
 
     fn start_rollback(&mut self) {
@@ -124,8 +176,8 @@ impl AnyConnectionBackend for TimeoutConnection {
     }
 
     fn flush(&mut self) -> BoxFuture<'_, sqlx::Result<()>> {
-        let lost = Arc::clone(&self.lost);
-        Box::pin(within(lost, PING, AnyConnectionBackend::flush(&mut self.postgres)))
+        let answers = Arc::clone(&self.answers);
+        Box::pin(within(answers, PING, AnyConnectionBackend::flush(&mut self.postgres)))
     }
 
     fn should_flush(&self) -> bool {
@@ -142,16 +194,16 @@ impl AnyConnectionBackend for TimeoutConnection {
             return stream::once(async { Err(cause) }).boxed();
         }
         self.note_timeout(&query);
-        let (lost, bound) = (Arc::clone(&self.lost), self.bound);
+        let (answers, bound) = (Arc::clone(&self.answers), self.bound);
         let rows =
             AnyConnectionBackend::fetch_many(&mut self.postgres, query, persistent, arguments);
-        stream::unfold((Some(rows), lost), move |(rows, lost)| async move {
+        stream::unfold((Some(rows), answers), move |(rows, answers)| async move {
             let mut rows = rows?;
             let next = async { rows.next().await.transpose() };
-            match within(Arc::clone(&lost), bound, Box::pin(next)).await {
+            match within(Arc::clone(&answers), bound, Box::pin(next)).await {
                 Ok(None) => None,
-                Ok(Some(row)) => Some((Ok(row), (Some(rows), lost))),
-                Err(cause) => Some((Err(cause), (None, lost))),
+                Ok(Some(row)) => Some((Ok(row), (Some(rows), answers))),
+                Err(cause) => Some((Err(cause), (None, answers))),
             }
         })
         .boxed()
@@ -167,10 +219,10 @@ impl AnyConnectionBackend for TimeoutConnection {
             return Box::pin(async { Err(cause) });
         }
         self.note_timeout(&query);
-        let (lost, bound) = (Arc::clone(&self.lost), self.bound);
+        let (answers, bound) = (Arc::clone(&self.answers), self.bound);
         let row =
             AnyConnectionBackend::fetch_optional(&mut self.postgres, query, persistent, arguments);
-        Box::pin(within(lost, bound, row))
+        Box::pin(within(answers, bound, row))
     }
 
     fn prepare_with<'c, 'q: 'c>(
@@ -178,8 +230,8 @@ impl AnyConnectionBackend for TimeoutConnection {
         sql: SqlStr,
         parameters: &[AnyTypeInfo],
     ) -> BoxFuture<'c, sqlx::Result<AnyStatement>> {
-        let (lost, bound) = (Arc::clone(&self.lost), self.bound);
+        let (answers, bound) = (Arc::clone(&self.answers), self.bound);
         let prepared = AnyConnectionBackend::prepare_with(&mut self.postgres, sql, parameters);
-        Box::pin(within(lost, bound, prepared))
+        Box::pin(within(answers, bound, prepared))
     }
 }

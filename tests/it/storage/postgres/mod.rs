@@ -8,3 +8,4 @@ mod clean_up;
 mod pgbouncer;
 mod ready;
 mod schema;
+mod single_statements;
