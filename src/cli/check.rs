@@ -16,6 +16,7 @@ use crate::upstream::probe::{Finding, Severity};
 
 mod certificate;
 mod connections;
+mod database;
 mod documents;
 mod login;
 mod notifications;
@@ -87,7 +88,8 @@ async fn check(config: Config, login: bool, findings: &mut Vec<Finding>) -> Resu
     let listen = config.listen;
     let trial = TrialApp::new(config).await?;
     let app = &trial.app;
-    let (provider, certificate, tried, notified, targets, collector) = tokio::join!(
+    let (database, provider, certificate, tried, notified, targets, collector) = tokio::join!(
+        database::run(app.config()),
         app.upstream().probe(),
         certificate::run(app),
         documents::run(app),
@@ -95,6 +97,7 @@ async fn check(config: Config, login: bool, findings: &mut Vec<Finding>) -> Resu
         targets::run(app),
         telemetry::run(app.config()),
     );
+    findings.extend(database);
     findings.extend(certificate);
     findings.extend(tried);
     findings.extend([provider, notified, targets].into_iter().flatten());

@@ -66,7 +66,7 @@ enum Command {
         after_help = "It asks /ready at the configured `listen`, on this machine. The rest of the configuration may be wrong, and secrets are not read. If the listener has TLS, the certificate must be for the host of `public_url`, from an authority that this machine trusts (or SSL_CERT_FILE names). It is always verified.\n\nExit code: 0 it can serve, 1 it cannot or does not answer within 5 seconds.\n\nExamples:\n  portcullis ready --config portcullis.toml\n  portcullis ready --url https://mcp.example.com"
     )]
     Ready(ready::ReadyArguments),
-    /// Check the connection to the identity provider, read-only
+    /// Check the connections to the identity provider, the database and others, read-only
     #[command(
         after_help = "Exit code: 0 ok, 1 warnings, 2 failed, 3 inconclusive.\n\nExamples:\n  portcullis check --config portcullis.toml\n  portcullis check --login\n  portcullis check --json"
     )]

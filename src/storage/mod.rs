@@ -75,8 +75,8 @@ pub use connections::{
 pub use consents::NewRemembered;
 pub use counted::Ending;
 pub use database::{
-    BackupError, COUNTED, DATABASE_CONNECTIONS, Denied, Engine, FEWEST_CONNECTIONS, KeyProof,
-    OpenError, Ready, Room, StorageError, install_drivers,
+    BackupError, COUNTED, DATABASE_CONNECTIONS, DatabaseServer, Denied, Engine, FEWEST_CONNECTIONS,
+    KeyProof, OpenError, Ready, Room, StorageError, examine, install_drivers,
 };
 pub use grants::{GrantFilter, GrantRow, GrantState, LiveGrant};
 pub use logins::{
@@ -108,8 +108,8 @@ pub use web_sessions::{NewSignIn, Realm, WebSession};
 use audit::{SeenLines, Transaction};
 use change_notices::ReplicaNotices;
 use database::{
-    ConnectionCheck, Database, Notifications, Use, WritePolicy, column, migrations, migrations_and,
-    moment, moment_if_any, opens_known_text, select,
+    Attempts, ConnectionCheck, Database, Notifications, Use, WritePolicy, column, migrations,
+    migrations_and, moment, moment_if_any, opens_known_text, select,
 };
 
 use crate::clock::{Clock, Timestamp};

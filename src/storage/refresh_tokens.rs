@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::revocation::{self, RevocationScope};
-use super::{Storage, StorageError, Transaction, column, moment, moment_if_any, scopes};
+use super::{Attempts, Storage, StorageError, Transaction, column, moment, moment_if_any, scopes};
 use crate::clock::{REPLICAS_APART, Timestamp};
 use crate::oauth::grant::TokenRefused;
 use crate::oauth::scope::ScopeSet;
@@ -144,6 +144,22 @@ impl Storage {
     /// Reuse is an outcome and not an error, because an error would roll the revocation back. `event` is
     /// recorded under the name of the outcome.
     pub async fn rotate_refresh_token(
+        &self,
+        exchange: &RefreshExchange<'_>,
+        now: Timestamp,
+        event: AuditEvent,
+    ) -> Result<Rotated, StorageError> {
+        let mut attempts = Attempts::new();
+        loop {
+            match self.try_to_rotate(exchange, now, event.clone()).await {
+                Err(cause) if attempts.again(&cause).await => {}
+                rotated => return rotated,
+            }
+        }
+    }
+
+    /// Rotates once. Fails if another transaction changed the same rows meanwhile.
+    async fn try_to_rotate(
         &self,
         exchange: &RefreshExchange<'_>,
         now: Timestamp,

@@ -122,6 +122,12 @@ fn check(r: &mut ConfigReader, text: &str) {
         }
     }
     let mode = mode.unwrap_or_else(|| "prefer".to_owned());
+    if mode == "verify-ca" {
+        r.warn(
+            KEY,
+            "database_url: sslmode=verify-ca accepts any certificate of any authority that this machine trusts, for whatever name, so others can pose as the database; write sslmode=verify-full",
+        );
+    }
     if let Some(root) = root.filter(|_| !mode.starts_with("verify")) {
         let text = format!(
             "database_url: with sslmode={mode} nobody looks at the server's certificate, and {root} is not used; write sslmode=verify-full"

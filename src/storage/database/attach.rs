@@ -58,7 +58,7 @@ impl Database {
             Some("postgres" | "postgresql") => {
                 let bound = small_pool()
                     .after_connect(|connection, _| Box::pin(session_settings::serve(connection)));
-                let server = Server::new(address::options(url)?);
+                let server = Server::new(address::options(url)?, metrics.clone());
                 let pool = bound.connect_with(server.options()?).await?;
                 let pools = Pools::of_one(&pool, server);
                 (pool, Backend::Postgres(pools))

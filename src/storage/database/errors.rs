@@ -16,10 +16,10 @@ use crate::oauth::sealed::CannotOpen;
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
     /// The database is broken, full, unreachable or locked. The same request may succeed later.
-    #[error("the database cannot serve now: {}", told(.0))]
+    #[error("the database cannot serve now: {}{}", told(.0), hint(.0))]
     Unavailable(#[source] sqlx::Error),
     /// The database rejects the statement or a value in it, and will do so again.
-    #[error("the database refuses a statement or a value: {}", told(.0))]
+    #[error("the database refuses a statement or a value: {}{}", told(.0), hint(.0))]
     Refused(#[source] sqlx::Error),
     /// A database file was deleted or replaced while the server is running.
     #[error("a file of the database was deleted or replaced; nothing is written any more")]
@@ -120,6 +120,16 @@ pub enum OpenError {
         "the database is reached through a pool of transactions or statements (PgBouncer with pool_mode = transaction?), in which sessions are not kept apart: set pool_mode = session for this database, or let database_url lead to PostgreSQL itself"
     )]
     TransactionPooling,
+    /// The server is not PostgreSQL, and lacks what this program needs.
+    #[error(
+        "the server in database_url is {name}, which speaks PostgreSQL's protocol but is not PostgreSQL: {lacks}. See docs/operations/postgresql.md for the servers that work"
+    )]
+    OtherServer {
+        /// What the server calls itself.
+        name: &'static str,
+        /// What it lacks.
+        lacks: &'static str,
+    },
     /// The database was written with another secret key.
     #[error(
         "the secret key does not fit this database. Start with the key it was made with (secret_key, or the .key file beside the database); with another key nobody's session and no signing key can be read"
@@ -198,6 +208,10 @@ impl From<serde_json::Error> for StorageError {
 fn stays(error: &dyn DatabaseError) -> bool {
     let Some(code) = error.code() else { return false };
     if error.try_downcast_ref::<PgDatabaseError>().is_some() {
+        // A statement that another session has prepared: a pooler is in the way, not the statement.
+        if code == "42P05" {
+            return false;
+        }
         // Data, constraints, syntax and privileges, program limits (SQLSTATE classes, appendix A of
         // PostgreSQL).
         return ["22", "23", "42", "54"].iter().any(|class| code.starts_with(class));
@@ -271,7 +285,7 @@ pub(crate) fn hint_of(cause: &sqlx::Error) -> Option<&'static str> {
         "28P01" => "the password in database_url is not the role's",
         "42501" => "the role lacks a privilege on the database",
         "42P05" | "26000" => {
-            "something in between gives a statement to another session than the one that prepared it: let it pool sessions, not transactions"
+            "something in between gives a statement to another session than the one that prepared it (PgBouncer with pool_mode = transaction, the transaction port of another pooler?): set pool_mode = session, or let database_url lead to PostgreSQL itself"
         }
         _ if code.starts_with("28") => {
             "the role in database_url may not connect from here (pg_hba.conf, LOGIN, the password)"

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use super::OpenError;
 use super::errors;
-use super::postgres::{privileges, session_settings, transaction_pooling};
+use super::postgres::{privileges, product, session_settings, transaction_pooling};
 
 /// Lock timeout of each attempt: 3 seconds. Longer would block other sessions behind it.
 const LOCK: &str = "SET lock_timeout = '3s'";
@@ -160,7 +160,13 @@ pub(crate) async fn bring_up_to_date(
 ) -> Result<(), OpenError> {
     let mut connection = options.connect().await?;
     // First of all, so that the settings of the role do not apply.
-    session_settings::migrate(&mut connection).await?;
+    let set = session_settings::migrate(&mut connection).await;
+    // Another server may not know a setting.
+    let server = product::refuse_other_server(&mut connection).await?;
+    set?;
+    if let Some(doubt) = server.doubt {
+        tracing::warn!(server = server.name, doubt, "the database is not PostgreSQL");
+    }
     transaction_pooling::refuse_transaction_pooling(&mut connection, options).await?;
     refuse_other_encoding(&mut connection).await?;
     let exists: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")

@@ -93,9 +93,11 @@ impl Database {
         let options = address::options(url)?;
         // On a connection of its own, without a statement timeout: migrating large tables takes long.
         migrate::bring_up_to_date(&options, migrator).await?;
-        let (pool, pools) = Pools::open(Server::new(options), connections, &check).await?;
+        let metrics = Metrics::new();
+        let server = Server::new(options, metrics.clone());
+        let (pool, pools) = Pools::open(server, connections, &check).await?;
         privileges::refuse_missing(&pool).await?;
-        Ok(Self::new(pool, Backend::Postgres(pools), Metrics::new(), false))
+        Ok(Self::new(pool, Backend::Postgres(pools), metrics, false))
     }
 
     /// Records that a server uses this SQLite database, begins to watch its files, and prepares its

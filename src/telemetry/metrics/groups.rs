@@ -10,7 +10,7 @@ use strum::VariantArray;
 
 use super::super::families::{Counters, Histograms, counters, duration, seconds};
 use super::calls::{Calls, MCP_OPERATIONS};
-use super::outcomes::{Answered, CertificateOutcome, NotifyOutcome, Passed, Rechecked};
+use super::outcomes::{Answered, CertificateOutcome, NotifyOutcome, Passed, Rechecked, RetryCause};
 
 /// Buckets for the number of transactions that share a commit.
 const STEPS: [f64; 7] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
@@ -114,6 +114,7 @@ pub(super) struct TransactionMetrics {
     pub(super) step_wait: Histogram,
     pub(super) commit_seconds: Histogram,
     pub(super) commit_steps: Histogram,
+    pub(super) retries: Vec<Counter>,
 }
 
 impl TransactionMetrics {
@@ -123,6 +124,9 @@ impl TransactionMetrics {
         let commit_seconds = duration(r, "commit_duration", "Until a commit was on the disk");
         let commit_steps = Histogram::new(STEPS);
         r.register("commit_steps", "Steps that shared a commit (SQLite)", commit_steps.clone());
-        Self { step_wait, commit_seconds, commit_steps }
+        let retried = ("database_retries", "What was repeated on PostgreSQL, by cause");
+        let causes = RetryCause::VARIANTS.iter().map(|one| one.word());
+        let retries = counters(r, retried, "cause", causes);
+        Self { step_wait, commit_seconds, commit_steps, retries }
     }
 }

@@ -29,7 +29,7 @@ use tokio::time::Instant;
 pub use calls::{Calls, MCP_OPERATIONS};
 pub use groups::ToolCalls;
 pub use outcomes::{
-    Answered, CertificateOutcome, NotifyOutcome, Passed, Rechecked, ServiceTokenOutcome,
+    Answered, CertificateOutcome, NotifyOutcome, Passed, Rechecked, RetryCause, ServiceTokenOutcome,
 };
 pub use routes::{ListenerKind, RouteMetrics};
 pub use service_tokens::BrokenConnections;
@@ -240,6 +240,12 @@ impl Metrics {
         if let Some(steps) = steps.and_then(|steps| u32::try_from(steps).ok()) {
             self.0.transactions.commit_steps.observe(f64::from(steps));
         }
+    }
+
+    /// Counts something that was repeated on PostgreSQL: a transaction, a statement outside of one, or the
+    /// beginning of one.
+    pub fn retried(&self, cause: RetryCause) {
+        self.0.transactions.retries[cause as usize].inc();
     }
 
     pub(super) fn tasks(&self) -> &TaskStates {

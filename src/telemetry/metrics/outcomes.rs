@@ -109,6 +109,27 @@ impl NotifyOutcome {
     }
 }
 
+/// Why something was repeated on PostgreSQL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
+pub enum RetryCause {
+    /// Another transaction changed the same rows first.
+    #[strum(serialize = "serialization")]
+    Serialization,
+    /// Two transactions waited for each other.
+    #[strum(serialize = "deadlock")]
+    Deadlock,
+    /// The connection was lost before a transaction began.
+    #[strum(serialize = "connection")]
+    Connection,
+}
+
+impl RetryCause {
+    /// Returns the label in metrics.
+    pub(super) fn word(self) -> &'static str {
+        self.into()
+    }
+}
+
 /// The outcome of an order at an ACME server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
 pub enum CertificateOutcome {

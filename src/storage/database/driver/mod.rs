@@ -16,6 +16,7 @@ use sqlx_core::any::AnyConnectionBackend;
 use sqlx_core::any::driver::AnyDriver;
 use url::Url;
 
+use super::postgres::retry::RetryConnection;
 use super::postgres::server::{SCHEME as BOUNDED, Server};
 use super::postgres::timeout_connection::TimeoutConnection;
 use super::sqlite::connection::{self, InThreadConnection, SCHEME, no_transactions};
@@ -55,7 +56,10 @@ impl DatabaseLocation {
             Self::File { path, lock_timeout } => {
                 Box::new(InThreadConnection::open(path, *lock_timeout)?)
             }
-            Self::Server(server) => Box::new(TimeoutConnection::new(server.connect().await?)),
+            Self::Server(server) => {
+                let connection = TimeoutConnection::new(server.connect().await?);
+                Box::new(RetryConnection::new(connection, server.metrics().clone()))
+            }
         }))
     }
 }

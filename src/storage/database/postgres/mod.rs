@@ -1,10 +1,13 @@
 //! PostgreSQL: one server, shared by several replicas.
 
 pub(crate) mod address;
+pub(crate) mod examine;
 pub(crate) mod notify;
 pub(crate) mod pools;
 pub(crate) mod privileges;
 pub(crate) mod probe;
+pub(crate) mod product;
+pub(crate) mod retry;
 pub(crate) mod server;
 pub(crate) mod session_settings;
 pub(crate) mod single_statement;

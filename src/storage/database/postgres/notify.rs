@@ -6,14 +6,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::AnyConnection;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgNotification, PgPoolOptions};
+use sqlx::{AnyConnection, ConnectOptions as _, Connection as _};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use super::session_settings;
+use super::transaction_pooling::refuse_transaction_pooling;
 use crate::storage::database::errors::told;
-use crate::storage::database::{Database, StorageError};
+use crate::storage::database::{Database, OpenError, StorageError};
 
 use crate::oauth::secret::random_text;
 use crate::telemetry::log_throttle::LogThrottle;
@@ -22,6 +23,7 @@ use crate::telemetry::tasks::Task;
 
 static FOR_A_MOMENT: LogThrottle = LogThrottle::a_minute();
 static NOT_HEARD: LogThrottle = LogThrottle::a_minute();
+static POOLED: LogThrottle = LogThrottle::a_minute();
 
 const CHANNEL: &str = "portcullis_grants_ended";
 /// Notifications about connections have a channel of their own: they come with every refresh, and concern no
@@ -101,7 +103,7 @@ async fn heed(
             handler.heard(generation, None);
             continue;
         };
-        match next(&mut heard.channel).await {
+        match next(heard).await {
             Ok(Some(notice)) => {
                 let mut parts = notice.payload().splitn(3, ' ');
                 let (name, text, schema) = (parts.next(), parts.next(), parts.next());
@@ -137,18 +139,49 @@ async fn heed(
             }
         }
         handler.heard(generation, None);
+        complain_of_transaction_pooling(options).await;
+    }
+}
+
+/// Logs an error if a pooler was put in between, or set otherwise, while this process runs. Connections that
+/// were lost are the occasion to look: everything else still works now and then, and would not tell.
+async fn complain_of_transaction_pooling(options: &PgConnectOptions) {
+    let look = async {
+        let mut connection = options.connect().await?;
+        session_settings::migrate(&mut connection).await?;
+        refuse_transaction_pooling(&mut connection, options).await?;
+        connection.close().await?;
+        Ok::<(), OpenError>(())
+    };
+    if let Ok(Err(cause @ OpenError::TransactionPooling)) = timeout(ONE_TRY, look).await {
+        complain(&cause);
+    }
+}
+
+fn complain(cause: &OpenError) {
+    if let Some(left_out) = POOLED.admit() {
+        tracing::error!(
+            %cause,
+            left_out,
+            "replicas cannot be heard, and requests can fail, until the pooler is changed"
+        );
     }
 }
 
 /// Waits for the next notification. After some silence it tests the connection, because a vanished host
 /// is silent too.
-async fn next(listener: &mut PgListener) -> sqlx::Result<Option<PgNotification>> {
+async fn next(listener: &mut Listener) -> sqlx::Result<Option<PgNotification>> {
     loop {
-        if let Ok(notice) = timeout(QUIET, listener.try_recv()).await {
+        if let Ok(notice) = timeout(QUIET, listener.channel.try_recv()).await {
+            listener.session = None; // it may be another connection
             return notice;
         }
-        let asked = timeout(ONE_TRY, sqlx::query("SELECT 1").execute(&mut *listener)).await;
-        asked.map_err(|_| sqlx::Error::PoolTimedOut)??;
+        let session = sqlx::query_scalar("SELECT pg_backend_pid()");
+        let asked = timeout(ONE_TRY, session.fetch_one(&mut listener.channel)).await;
+        let session: i32 = asked.map_err(|_| sqlx::Error::PoolTimedOut)??;
+        if listener.session.replace(session).is_some_and(|before| before != session) {
+            complain(&OpenError::TransactionPooling);
+        }
     }
 }
 
@@ -183,6 +216,8 @@ struct Listener {
     channel: PgListener,
     /// The schema that it uses. The channel belongs to the whole database.
     schema: String,
+    /// The process of the server that answered last.
+    session: Option<i32>,
 }
 
 async fn connect(options: &PgConnectOptions) -> sqlx::Result<Listener> {
@@ -201,5 +236,5 @@ async fn connect(options: &PgConnectOptions) -> sqlx::Result<Listener> {
         .map_err(|_| sqlx::Error::PoolTimedOut)??
         .unwrap_or_default();
     channel.listen_all([CHANNEL, CONNECTIONS]).await?;
-    Ok(Listener { channel, schema })
+    Ok(Listener { channel, schema, session: None })
 }

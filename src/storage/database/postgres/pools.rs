@@ -14,9 +14,11 @@ use sqlx::pool::PoolConnection;
 use sqlx::{Any, AnyConnection, AnyPool, Transaction};
 use tokio::time::{Instant, timeout};
 
+use super::retry;
 use super::server::{Server, ServerRefusal};
 use super::{session_settings, timeouts};
 use crate::storage::database::{BUSY, Database, StorageError};
+use crate::telemetry::metrics::RetryCause;
 
 /// Default number of connections of a replica, in all pools together: 16.
 pub const DATABASE_CONNECTIONS: u32 = 16;
@@ -26,6 +28,9 @@ pub const FEWEST_CONNECTIONS: u32 = 5;
 /// Longest wait of a read for a connection while all are in use: 2 seconds, because a request reads
 /// several times.
 const READ_WAIT: Duration = Duration::from_secs(2);
+/// A transaction that cannot begin because its connection was lost gets another one during the first second,
+/// so that it waits little longer than [`BUSY`].
+const BEGIN_AGAIN: Duration = Duration::from_secs(1);
 /// Pause before the next attempt when the server grants no further connection: 50 ms.
 const AGAIN: Duration = Duration::from_millis(50);
 
@@ -145,9 +150,21 @@ impl Database {
         self.postgres().map_or(&self.pool, |pools| &pools.probe)
     }
 
+    /// Begins a transaction.
     pub(crate) async fn transaction(&self) -> Result<Transaction<'static, Any>, StorageError> {
-        let connection = self.connection(&self.pool, BUSY).await?;
-        Ok(Transaction::begin(connection, None).await?)
+        let asked = Instant::now();
+        loop {
+            let connection = self.connection(&self.pool, BUSY).await?;
+            let cause = match Transaction::begin(connection, None).await {
+                Ok(transaction) => return Ok(transaction),
+                Err(cause) => cause,
+            };
+            // Nothing was sent yet, so another connection serves as well.
+            if !retry::is_lost(&cause) || asked.elapsed() > BEGIN_AGAIN {
+                return Err(cause.into());
+            }
+            self.metrics.retried(RetryCause::Connection);
+        }
     }
 
     /// Waits for a connection for a read.

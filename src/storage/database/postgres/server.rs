@@ -1,6 +1,7 @@
 //! The address of the PostgreSQL server, and why it last refused a connection.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -13,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::storage::database::errors::{code, hint_of, told};
 use crate::telemetry::log_throttle::KeyedLogThrottle;
+use crate::telemetry::metrics::Metrics;
 
 /// URL scheme of [`Server::options`].
 pub(crate) const SCHEME: &str = "postgres-within-bounds";
@@ -27,11 +29,17 @@ static REFUSED: KeyedLogThrottle = KeyedLogThrottle::new();
 static SERVERS: Mutex<BTreeMap<u64, Weak<Server>>> = Mutex::new(BTreeMap::new());
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
-#[derive(Debug)]
 pub(crate) struct Server {
     number: u64,
     options: PgConnectOptions,
     refused: Mutex<Option<(Instant, ServerRefusal)>>,
+    metrics: Metrics,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("number", &self.number).finish_non_exhaustive()
+    }
 }
 
 /// Why no connection could be opened.
@@ -44,13 +52,18 @@ pub(crate) enum ServerRefusal {
 }
 
 impl Server {
-    pub(crate) fn new(options: PgConnectOptions) -> Arc<Self> {
+    pub(crate) fn new(options: PgConnectOptions, metrics: Metrics) -> Arc<Self> {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let server = Arc::new(Self { number, options, refused: Mutex::default() });
+        let server = Arc::new(Self { number, options, refused: Mutex::default(), metrics });
         let mut servers = servers();
         servers.retain(|_, server| server.strong_count() > 0);
         servers.insert(number, Arc::downgrade(&server));
         server
+    }
+
+    /// Returns the metrics of the process that uses this server.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// Returns the options with which pools connect.

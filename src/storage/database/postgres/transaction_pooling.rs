@@ -15,7 +15,8 @@ const LOOKS: usize = 3;
 /// Sent as a simple query: it prepares no statement.
 const SESSION: &str = "SELECT pg_backend_pid()::text AS session";
 
-/// Fails behind a transaction pool: there, two connections that are open at once share a session.
+/// Fails behind a transaction pool: there, two connections that are open at once share a session, or one has
+/// several. `connection` has its settings.
 pub(crate) async fn refuse_transaction_pooling(
     connection: &mut PgConnection,
     options: &PgConnectOptions,
@@ -23,10 +24,14 @@ pub(crate) async fn refuse_transaction_pooling(
     // A server without a free connection is reported elsewhere.
     let Ok(mut other) = options.connect().await else { return Ok(()) };
     session_settings::migrate(&mut other).await?;
+    let mut ours: Option<String> = None;
     for _ in 0..LOOKS {
-        if session(connection).await? == session(&mut other).await? {
+        let (now, others) = (session(connection).await?, session(&mut other).await?);
+        // In a busy pool, it is ours that changes.
+        if now == others || ours.is_some_and(|before| before != now) {
             return Err(OpenError::TransactionPooling);
         }
+        ours = Some(now);
     }
     other.close().await?;
     Ok(())

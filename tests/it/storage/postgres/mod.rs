@@ -6,6 +6,13 @@ mod address;
 mod busy;
 mod clean_up;
 mod pgbouncer;
+mod product;
 mod ready;
+mod retries;
 mod schema;
+<<<<<<< ours
 mod single_statements;
+||||||| base
+=======
+mod tls;
+>>>>>>> theirs
