@@ -1,7 +1,8 @@
 """FastMCP's OIDCProxy with one tool, for benches/compare.sh; configured by PEER_… variables.
 
 PEER_STORE is "file" (as shipped) or "redis" (recommended); PEER_CACHED_TLS shares one TLS context between the
-calls to the identity provider, where the version as shipped makes one for each.
+calls to the identity provider, where the version as shipped makes one for each. PEER_SESSIONS keeps MCP sessions,
+which event streams need.
 """
 import os
 
@@ -44,7 +45,10 @@ def ping() -> str:
     return "pong"
 
 
-app = mcp.http_app(stateless_http=True, json_response=True)
+if os.environ.get("PEER_SESSIONS"):
+    app = mcp.http_app()
+else:
+    app = mcp.http_app(stateless_http=True, json_response=True)
 
 if __name__ == "__main__":
     uvicorn.run(

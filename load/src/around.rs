@@ -1,6 +1,6 @@
-//! What stands around the server under load: an identity provider that signs everybody in at once, each
-//! time another person unless told otherwise, and an MCP server that answers everything at once. Neither remembers anything,
-//! so that neither is what is measured.
+//! The servers around the one under load: an identity provider that signs everybody in at once, each time another
+//! person unless told otherwise, and an MCP server that answers everything at once. Neither remembers anything, so
+//! that neither is what is measured.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -21,7 +21,24 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use crate::http::Failure;
+use crate::http::{Failure, Http, encode};
+
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Where the identity provider listens; its issuer is http:// and this
+    #[arg(long, default_value = "127.0.0.1:9100")]
+    provider: SocketAddr,
+    /// Where the MCP server listens, at /mcp
+    #[arg(long, default_value = "127.0.0.1:9200")]
+    backend: SocketAddr,
+    /// Sign in the same person each time, not another one
+    #[arg(long)]
+    one_person: bool,
+    /// URL of the admin interface of an Ory Hydra, for which the provider also answers /hydra/login and
+    /// /hydra/consent: yes to both, at once
+    #[arg(long)]
+    hydra: Option<String>,
+}
 
 struct Provider {
     issuer: String,
@@ -30,6 +47,8 @@ struct Provider {
     one_person: bool,
     /// The same for everybody: only the ID token says who it is.
     access_token: String,
+    hydra: Option<String>,
+    http: Http,
 }
 
 type Body = Either<Full<Bytes>, Pending>;
@@ -44,11 +63,8 @@ impl std::fmt::Debug for OneThenNothing {
     }
 }
 
-pub async fn serve(
-    provider: SocketAddr,
-    backend: SocketAddr,
-    one_person: bool,
-) -> Result<(), Failure> {
+pub async fn serve(arguments: Arguments) -> Result<(), Failure> {
+    let Arguments { provider, backend, one_person, hydra } = arguments;
     let random = SystemRandom::new();
     let key = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random)
         .and_then(|pkcs8| {
@@ -58,7 +74,8 @@ pub async fn serve(
         .map_err(|_| "no key".to_owned())?;
     let issuer = format!("http://{provider}");
     let people = AtomicU64::new(0);
-    let mut idp = Provider { issuer, key, people, one_person, access_token: String::new() };
+    let (access_token, http) = (String::new(), Http::new());
+    let mut idp = Provider { issuer, key, people, one_person, access_token, hydra, http };
     idp.access_token = idp.sign(&json!({
         "iss": idp.issuer, "sub": "load", "aud": ["load", idp.issuer], "client_id": "load",
         "scope": "openid offline_access", "iat": now(), "exp": now() + 86_400, "jti": "load",
@@ -116,6 +133,19 @@ fn whole(status: u16, kind: &str, body: impl Into<Bytes>) -> Response<Full<Bytes
     response
 }
 
+fn redirect(to: &str) -> Response<Full<Bytes>> {
+    let mut response = whole(302, "text/plain", "");
+    if let Ok(to) = to.parse() {
+        response.headers_mut().insert("location", to);
+    }
+    response
+}
+
+fn parameter(encoded: &[u8], name: &str) -> Option<String> {
+    let mut pairs = form_urlencoded::parse(encoded);
+    pairs.find(|(known, _)| known == name).map(|(_, value)| value.into_owned())
+}
+
 impl Provider {
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let (parts, body) = request.into_parts();
@@ -146,6 +176,15 @@ impl Provider {
             }
             "/authorize" => self.authorize(parts.uri.query().unwrap_or_default()),
             "/token" => json(self.token(&body)),
+            "/hydra/login" => {
+                let subject = format!("person-{}", self.next_person());
+                let said = json!({ "subject": subject, "remember": false });
+                self.accept("login", parts.uri.query().unwrap_or_default(), &said).await
+            }
+            "/hydra/consent" => {
+                let said = json!({ "grant_scope": ["offline_access"], "remember": false });
+                self.accept("consent", parts.uri.query().unwrap_or_default(), &said).await
+            }
             "/userinfo" => json(json!({ "sub": "load", "name": "Load" })),
             _ => whole(404, "text/plain", "nothing here"),
         }
@@ -153,31 +192,44 @@ impl Provider {
 
     /// Straight back: the code carries all that the ID token will say.
     fn authorize(&self, query: &str) -> Response<Full<Bytes>> {
-        let param = |name: &str| {
-            let mut pairs = form_urlencoded::parse(query.as_bytes());
-            pairs.find(|(known, _)| known == name).map(|(_, value)| value.into_owned())
-        };
+        let param = |name: &str| parameter(query.as_bytes(), name);
         let (nonce, client) = (param("nonce"), param("client_id").unwrap_or_default());
-        let person = if self.one_person { 0 } else { self.people.fetch_add(1, Ordering::Relaxed) };
+        let person = self.next_person();
         let code = json!([client, nonce, person]).to_string();
         let mut back = form_urlencoded::Serializer::new(String::new());
         back.append_pair("code", &URL_SAFE_NO_PAD.encode(code));
         if let Some(state) = param("state") {
             back.append_pair("state", &state);
         }
-        let back = format!("{}?{}", param("redirect_uri").unwrap_or_default(), back.finish());
-        let mut response = whole(302, "text/plain", "");
-        if let Ok(back) = back.parse() {
-            response.headers_mut().insert("location", back);
+        redirect(&format!("{}?{}", param("redirect_uri").unwrap_or_default(), back.finish()))
+    }
+
+    fn next_person(&self) -> u64 {
+        if self.one_person { 0 } else { self.people.fetch_add(1, Ordering::Relaxed) }
+    }
+
+    /// Accepts a challenge of Hydra (`login` or `consent`) and sends the browser where it says.
+    async fn accept(&self, what: &str, query: &str, said: &Value) -> Response<Full<Bytes>> {
+        match self.accepted(what, query, said).await {
+            Ok(to) => redirect(&to),
+            Err(failure) => whole(502, "text/plain", failure),
         }
-        response
+    }
+
+    async fn accepted(&self, what: &str, query: &str, said: &Value) -> Result<String, Failure> {
+        let admin = self.hydra.as_deref().ok_or("started without --hydra")?;
+        let name = format!("{what}_challenge");
+        let challenge = parameter(query.as_bytes(), &name).ok_or("no challenge")?;
+        let query = encode(&[(&name, &challenge)]);
+        let url = format!("{admin}/admin/oauth2/auth/requests/{what}/accept?{query}");
+        let kind = [("content-type", "application/json")];
+        let answer = self.http.send("PUT", &url, &kind, said.to_string()).await?;
+        let answer = answer.expect(&[200])?.json()?;
+        answer["redirect_to"].as_str().map(str::to_owned).ok_or_else(|| answer.to_string())
     }
 
     fn token(&self, body: &[u8]) -> Value {
-        let param = |name: &str| {
-            let mut pairs = form_urlencoded::parse(body);
-            pairs.find(|(known, _)| known == name).map(|(_, value)| value.into_owned())
-        };
+        let param = |name: &str| parameter(body, name);
         let said = param("code").or_else(|| param("refresh_token")).unwrap_or_default();
         let said = URL_SAFE_NO_PAD.decode(&said).unwrap_or_default();
         let said: Value = serde_json::from_slice(&said).unwrap_or_default();
@@ -219,7 +271,8 @@ async fn backend_answer(request: Request<Incoming>) -> Response<Body> {
     let _ = request.into_body().collect().await;
     if is_get {
         let first = Bytes::from_static(b": connected\n\n");
-        let mut response = Response::new(Either::Right(StreamBody::new(OneThenNothing(Some(first)))));
+        let mut response =
+            Response::new(Either::Right(StreamBody::new(OneThenNothing(Some(first)))));
         let kind = hyper::header::HeaderValue::from_static("text/event-stream");
         response.headers_mut().insert("content-type", kind);
         return response;

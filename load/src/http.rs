@@ -1,5 +1,8 @@
 //! A pooled HTTP client, and answers read whole.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::{HeaderMap, Request, Response};
@@ -7,11 +10,23 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
+use url::Url;
 
 pub type Failure = String;
 
 #[derive(Clone)]
-pub struct Http(Client<HttpConnector, Full<Bytes>>);
+pub struct Http {
+    client: Client<HttpConnector, Full<Bytes>>,
+    replicas: Option<Arc<Replicas>>,
+}
+
+/// Servers behind one public URL; each request goes to the next one.
+struct Replicas {
+    public: Url,
+    /// Origin of each: `http://127.0.0.1:9010`.
+    origins: Vec<String>,
+    next: AtomicUsize,
+}
 
 pub struct Answer {
     pub status: u16,
@@ -23,7 +38,20 @@ impl Http {
     pub fn new() -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
-        Self(Client::builder(TokioExecutor::new()).build(connector))
+        let client = Client::builder(TokioExecutor::new()).build(connector);
+        Self { client, replicas: None }
+    }
+
+    /// Sends requests for the first URL to all of them in turns, as a load balancer would.
+    pub fn balanced(bases: &[String]) -> Result<Self, Failure> {
+        let origins: Result<Vec<Url>, _> = bases.iter().map(|base| Url::parse(base)).collect();
+        let origins = origins.map_err(|error| error.to_string())?;
+        let public = origins.first().cloned().ok_or("no base")?;
+        let origins = origins.iter().map(|url| url.origin().ascii_serialization()).collect();
+        let replicas = Replicas { public, origins, next: AtomicUsize::new(0) };
+        let is_alone = bases.len() == 1;
+        let replicas = (!is_alone).then(|| Arc::new(replicas));
+        Ok(Self { replicas, ..Self::new() })
     }
 
     pub async fn open(
@@ -33,12 +61,16 @@ impl Http {
         headers: &[(&str, &str)],
         body: impl Into<Bytes>,
     ) -> Result<Response<Incoming>, Failure> {
-        let mut request = Request::builder().method(method).uri(url);
+        let mut request = Request::builder().method(method);
+        request = match self.replicas.as_ref().and_then(|replicas| replicas.next(url)) {
+            Some((uri, host)) => request.uri(uri).header("host", host),
+            None => request.uri(url),
+        };
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let request = request.body(Full::new(body.into())).map_err(|e| format!("{url}: {e}"))?;
-        self.0.request(request).await.map_err(|error| format!("{method} {url}: {error:?}"))
+        self.client.request(request).await.map_err(|error| format!("{method} {url}: {error:?}"))
     }
 
     pub async fn send(
@@ -56,6 +88,17 @@ impl Http {
     pub async fn form(&self, url: &str, form: &[(&str, &str)]) -> Result<Answer, Failure> {
         let kind = [("content-type", "application/x-www-form-urlencoded")];
         self.send("POST", url, &kind, encode(form)).await
+    }
+}
+
+impl Replicas {
+    /// Returns where to send a request for a public URL, and its `Host`; nothing for another server's URL.
+    fn next(&self, url: &str) -> Option<(String, &str)> {
+        let public = &self.public[..url::Position::BeforePath];
+        let path = url.strip_prefix(public).filter(|path| path.starts_with('/'))?;
+        let at = self.next.fetch_add(1, Ordering::Relaxed) % self.origins.len();
+        let host = &self.public[url::Position::BeforeHost..url::Position::BeforePath];
+        Some((format!("{}{path}", self.origins[at]), host))
     }
 }
 

@@ -8,11 +8,15 @@ mod client;
 mod flood;
 mod http;
 mod pairs;
+<<<<<<< ours
 mod relay;
+||||||| base
+=======
+mod processes;
+mod relay;
+>>>>>>> theirs
 mod run;
 mod slow;
-
-use std::net::SocketAddr;
 
 use clap::{Parser, Subcommand};
 
@@ -26,21 +30,13 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// The identity provider and the MCP server around the server under load
-    Around {
-        /// Where the identity provider listens; its issuer is http:// and this
-        #[arg(long, default_value = "127.0.0.1:9100")]
-        provider: SocketAddr,
-        /// Where the MCP server listens, at /mcp
-        #[arg(long, default_value = "127.0.0.1:9200")]
-        backend: SocketAddr,
-        /// Sign in the same person each time, in place of another one
-        #[arg(long)]
-        one_person: bool,
-    },
+    Around(around::Arguments),
     /// Loads a server and prints one line of JSON
     Run(run::Arguments),
     /// Calls two MCP URLs in turns, and compares them; prints one line of JSON
     Pairs(pairs::Arguments),
+    /// Relays to PostgreSQL, counts round trips, delays
+    Relay(relay::Arguments),
     /// Refreshes with and without slow sockets beside them; prints one line of JSON
     Slow(slow::Arguments),
     /// Floods a server with registrations, and looks how everybody else fares; prints one line of JSON
@@ -52,11 +48,10 @@ enum Command {
 #[tokio::main]
 async fn main() {
     let done = match Arguments::parse().command {
-        Command::Around { provider, backend, one_person } => {
-            around::serve(provider, backend, one_person).await
-        }
+        Command::Around(arguments) => around::serve(arguments).await,
         Command::Run(arguments) => run::run(arguments).await,
         Command::Pairs(arguments) => pairs::run(arguments).await,
+        Command::Relay(arguments) => relay::run(arguments).await,
         Command::Slow(arguments) => slow::run(arguments).await,
         Command::Flood(arguments) => flood::run(arguments).await,
         Command::Relay(arguments) => relay::run(arguments).await,

@@ -6,19 +6,22 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use http_body_util::BodyExt;
+use hyper::Response;
+use hyper::body::Incoming;
 use serde_json::json;
 
-use crate::client::Server;
-use crate::http::Failure;
+use crate::client::{Server, Tokens};
+use crate::http::{Failure, Http};
+use crate::processes::{ProcessorTime, Watched, resident_kib};
 
 #[derive(clap::Args)]
 pub struct Arguments {
     /// What is done again and again
     #[arg(value_enum)]
     scenario: Scenario,
-    /// Where the server is
-    #[arg(long)]
-    base: String,
+    /// Where the server is; several for replicas behind the first URL, which get the requests in turns
+    #[arg(long, required = true)]
+    base: Vec<String>,
     /// The MCP URL, when it is not base + /mcp
     #[arg(long)]
     mcp: Option<String>,
@@ -39,9 +42,15 @@ pub struct Arguments {
     /// The server's process, to see its memory
     #[arg(long)]
     pid: Option<u32>,
+    /// NAME=PID: report the processor time of this process and those below it under NAME; may be repeated
+    #[arg(long)]
+    watch: Vec<Watched>,
     /// Call without a token: the MCP server itself, or a plain proxy before it
     #[arg(long)]
     no_token: bool,
+    /// Begin an MCP session for each stream, as servers that keep sessions require
+    #[arg(long)]
+    sessions: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -64,6 +73,10 @@ enum Scenario {
 pub const PING: &str =
     r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"ping","arguments":{}}}"#;
 
+const PROTOCOL: (&str, &str) = ("mcp-protocol-version", "2025-06-18");
+const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"load","version":"1"}}}"#;
+const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+
 struct Measured {
     latencies: Vec<u32>,
     failures: usize,
@@ -71,33 +84,38 @@ struct Measured {
 }
 
 pub async fn run(arguments: Arguments) -> Result<(), Failure> {
-    let mcp = arguments.mcp.clone().unwrap_or_else(|| format!("{}/mcp", arguments.base));
+    let base = arguments.base.first().cloned().unwrap_or_default();
+    let mcp = arguments.mcp.clone().unwrap_or_else(|| format!("{base}/mcp"));
     if arguments.no_token {
-        return calls_without_token(&arguments, &mcp).await;
+        return match arguments.scenario {
+            Scenario::Streams => streams(&arguments, &Http::new(), &mcp, &no_token()).await,
+            _ => calls_without_token(&arguments, &mcp).await,
+        };
     }
     let (metadata, scope) = (&arguments.metadata, arguments.scope.clone());
     let names_resource = !arguments.no_resource;
-    let server =
-        Server::discover(&arguments.base, mcp, metadata, scope, names_resource).await?;
+    let mut server = Server::discover(&base, mcp, metadata, scope, names_resource).await?;
+    server.http = Http::balanced(&arguments.base)?;
     let server = Arc::new(server);
     if let Scenario::Streams = arguments.scenario {
-        return streams(&arguments, &server).await;
+        let tokens = server.flow(&server.register().await?).await?;
+        let authorization = format!("Bearer {}", tokens.access);
+        return streams(&arguments, &server.http, &server.mcp, &authorization).await;
     }
     let stop = Arc::new(AtomicBool::new(false));
     let client = match arguments.scenario {
         Scenario::Metadata | Scenario::Registrations => String::new(),
         _ => server.register().await?,
     };
-    // What a caller needs is made before the clock starts.
-    let mut ready = Vec::new();
-    for _ in 0..arguments.callers {
-        let tokens = match arguments.scenario {
-            Scenario::Refreshes | Scenario::Calls => Some(server.flow(&client).await?),
-            _ => None,
-        };
-        ready.push(tokens);
-    }
-    let start = Instant::now();
+    // What a caller needs is created before the clock starts.
+    let ready = match arguments.scenario {
+        Scenario::Refreshes | Scenario::Calls => {
+            let tokens = sign_in(&server, &client, arguments.callers).await?;
+            tokens.into_iter().map(Some).collect()
+        }
+        _ => Vec::from_iter((0..arguments.callers).map(|_| None)),
+    };
+    let start = Start::now(&arguments);
     let callers: Vec<_> = ready
         .into_iter()
         .map(|mut tokens| {
@@ -137,14 +155,53 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
             })
         })
         .collect();
-    report(&arguments, start, &stop, callers).await
+    report(&arguments, &start, &stop, callers).await
+}
+
+/// Goes through as many flows, a few at a time.
+async fn sign_in(
+    server: &Arc<Server>,
+    client: &str,
+    number: usize,
+) -> Result<Vec<Tokens>, Failure> {
+    const AT_ONCE: usize = 16;
+    let mut done = Vec::new();
+    while done.len() < number {
+        let flows: Vec<_> = (0..AT_ONCE.min(number - done.len()))
+            .map(|_| {
+                let (server, client) = (Arc::clone(server), client.to_owned());
+                tokio::spawn(async move { server.flow(&client).await })
+            })
+            .collect();
+        for flow in flows {
+            done.push(flow.await.map_err(|error| error.to_string())??);
+        }
+    }
+    Ok(done)
+}
+
+/// As long as a bearer token, for a hop that costs the same.
+fn no_token() -> String {
+    format!("Bearer {}", "x".repeat(600))
+}
+
+/// The moment from which everything counts.
+struct Start {
+    at: Instant,
+    used: ProcessorTime,
+}
+
+impl Start {
+    fn now(arguments: &Arguments) -> Self {
+        Self { used: ProcessorTime::now(&arguments.watch), at: Instant::now() }
+    }
 }
 
 pub fn call_headers(authorization: &str) -> Vec<(&str, &str)> {
     let mut headers = vec![
         ("content-type", "application/json"),
         ("accept", "application/json, text/event-stream"),
-        ("mcp-protocol-version", "2025-06-18"),
+        PROTOCOL,
     ];
     if !authorization.is_empty() {
         headers.push(("authorization", authorization));
@@ -154,16 +211,15 @@ pub fn call_headers(authorization: &str) -> Vec<(&str, &str)> {
 
 async fn calls_without_token(arguments: &Arguments, mcp: &str) -> Result<(), Failure> {
     let stop = Arc::new(AtomicBool::new(false));
-    let http = crate::http::Http::new();
-    let start = Instant::now();
+    let http = Http::new();
+    let start = Start::now(arguments);
     let callers: Vec<_> = (0..arguments.callers)
         .map(|_| {
             let (http, stop, mcp) = (http.clone(), Arc::clone(&stop), mcp.to_owned());
             tokio::spawn(async move {
                 let mut measured =
                     Measured { latencies: Vec::new(), failures: 0, first_failure: None };
-                // As long as a bearer token, for a hop that costs the same.
-                let authorization = format!("Bearer {}", "x".repeat(600));
+                let authorization = no_token();
                 let headers = call_headers(&authorization);
                 while !stop.load(Ordering::Relaxed) {
                     let before = Instant::now();
@@ -175,14 +231,15 @@ async fn calls_without_token(arguments: &Arguments, mcp: &str) -> Result<(), Fai
             })
         })
         .collect();
-    report(arguments, start, &stop, callers).await
+    report(arguments, &start, &stop, callers).await
 }
 
 impl Measured {
     fn note(&mut self, before: Instant, done: Result<(), Failure>) {
         match done {
             Ok(()) => {
-                self.latencies.push(u32::try_from(before.elapsed().as_micros()).unwrap_or(u32::MAX));
+                self.latencies
+                    .push(u32::try_from(before.elapsed().as_micros()).unwrap_or(u32::MAX));
             }
             Err(failure) => {
                 self.failures += 1;
@@ -194,7 +251,7 @@ impl Measured {
 
 async fn report(
     arguments: &Arguments,
-    start: Instant,
+    start: &Start,
     stop: &AtomicBool,
     callers: Vec<tokio::task::JoinHandle<Measured>>,
 ) -> Result<(), Failure> {
@@ -207,7 +264,8 @@ async fn report(
         failures += measured.failures;
         first_failure = first_failure.or(measured.first_failure);
     }
-    let took = start.elapsed().as_secs_f64();
+    let took = start.at.elapsed().as_secs_f64();
+    let used = ProcessorTime::now(&arguments.watch).since(&start.used);
     latencies.sort_unstable();
     let at = |part: f64| {
         let index = (latencies.len() as f64 * part) as usize;
@@ -217,8 +275,9 @@ async fn report(
         "scenario": format!("{:?}", arguments.scenario).to_lowercase(),
         "callers": arguments.callers,
         "per_second": (latencies.len() as f64 / took * 10.0).round() / 10.0,
+        "operations": latencies.len(), "seconds": took, "cpu_us": used,
         "p50_us": at(0.5), "p99_us": at(0.99), "failures": failures,
-        "rss_kib": arguments.pid.and_then(memory),
+        "rss_kib": arguments.pid.and_then(resident_kib),
         "first_failure": first_failure,
     });
     println!("{line}");
@@ -226,31 +285,30 @@ async fn report(
 }
 
 /// Opens streams, and says what each costs the server in memory.
-async fn streams(arguments: &Arguments, server: &Arc<Server>) -> Result<(), Failure> {
-    const AT_ONCE: usize = 64;
-    let client = server.register().await?;
-    let tokens = server.flow(&client).await?;
-    let authorization = format!("Bearer {}", tokens.access);
-    let before = arguments.pid.and_then(memory);
+async fn streams(
+    arguments: &Arguments,
+    http: &Http,
+    mcp: &str,
+    authorization: &str,
+) -> Result<(), Failure> {
+    /// What the first streams bring into memory is no cost of each.
+    const NOT_COUNTED: usize = 8;
+    let (has_session, mut open, mut failure) = (arguments.sessions, Vec::new(), None);
+    for _ in 0..NOT_COUNTED {
+        open.push(open_stream(http, mcp, authorization, has_session).await?);
+    }
+    let before = arguments.pid.and_then(resident_kib);
     let start = Instant::now();
-    let (mut open, mut failure) = (Vec::new(), None);
-    while open.len() < arguments.callers && failure.is_none() {
-        let more = AT_ONCE.min(arguments.callers - open.len());
+    while open.len() < arguments.callers + NOT_COUNTED && failure.is_none() {
+        const AT_ONCE: usize = 64;
+        let more = AT_ONCE.min(arguments.callers + NOT_COUNTED - open.len());
         let opening: Vec<_> = (0..more)
             .map(|_| {
-                let (server, authorization) = (Arc::clone(server), authorization.clone());
-                tokio::spawn(async move {
-                    let headers =
-                        [("accept", "text/event-stream"), ("authorization", &*authorization)];
-                    let mut stream = server.http.open("GET", &server.mcp, &headers, "").await?;
-                    if stream.status() != 200 {
-                        return Err(format!("a stream is answered {}", stream.status()));
-                    }
-                    match stream.body_mut().frame().await {
-                        Some(Ok(_)) => Ok(stream),
-                        _ => Err("a stream ended at once".to_owned()),
-                    }
-                })
+                let (http, mcp) = (http.clone(), mcp.to_owned());
+                let authorization = authorization.to_owned();
+                tokio::spawn(
+                    async move { open_stream(&http, &mcp, &authorization, has_session).await },
+                )
             })
             .collect();
         for opened in opening {
@@ -262,12 +320,13 @@ async fn streams(arguments: &Arguments, server: &Arc<Server>) -> Result<(), Fail
     }
     let opened_in = start.elapsed().as_secs_f64();
     tokio::time::sleep(Duration::from_secs(arguments.seconds)).await;
-    let after = arguments.pid.and_then(memory);
+    let after = arguments.pid.and_then(resident_kib);
+    let counted = open.len() - NOT_COUNTED;
     let per_stream = before.zip(after).map(|(before, after)| {
-        (after.saturating_sub(before) as f64 / open.len().max(1) as f64 * 10.0).round() / 10.0
+        (after.saturating_sub(before) as f64 / counted.max(1) as f64 * 10.0).round() / 10.0
     });
     let line = json!({
-        "scenario": "streams", "open": open.len(), "opened_in_s": opened_in,
+        "scenario": "streams", "open": counted, "opened_in_s": opened_in,
         "rss_kib_before": before, "rss_kib_after": after, "kib_per_stream": per_stream,
         "first_failure": failure,
     });
@@ -275,9 +334,40 @@ async fn streams(arguments: &Arguments, server: &Arc<Server>) -> Result<(), Fail
     Ok(())
 }
 
-/// Resident memory of a process in KiB.
-fn memory(pid: u32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
-    line.split_whitespace().nth(1)?.parse().ok()
+async fn open_stream(
+    http: &Http,
+    mcp: &str,
+    authorization: &str,
+    has_session: bool,
+) -> Result<Response<Incoming>, Failure> {
+    let session = match has_session {
+        true => Some(initialize(http, mcp, authorization).await?),
+        false => None,
+    };
+    let mut headers = vec![("accept", "text/event-stream"), ("authorization", authorization)];
+    if let Some(session) = &session {
+        headers.extend([("mcp-session-id", &**session), PROTOCOL]);
+    }
+    let mut stream = http.open("GET", mcp, &headers, "").await?;
+    if stream.status() != 200 {
+        return Err(format!("a stream is answered {}", stream.status()));
+    }
+    if has_session {
+        return Ok(stream); // which says nothing until there is something to say
+    }
+    match stream.body_mut().frame().await {
+        Some(Ok(_)) => Ok(stream),
+        _ => Err("a stream ended at once".to_owned()),
+    }
+}
+
+/// Begins an MCP session, and returns its id.
+async fn initialize(http: &Http, mcp: &str, authorization: &str) -> Result<String, Failure> {
+    let mut headers = call_headers(authorization);
+    let answer = http.send("POST", mcp, &headers, INITIALIZE).await?.expect(&[200])?;
+    let session = answer.headers.get("mcp-session-id").and_then(|id| id.to_str().ok());
+    let session = session.ok_or("no mcp-session-id")?.to_owned();
+    headers.push(("mcp-session-id", &session));
+    http.send("POST", mcp, &headers, INITIALIZED).await?.expect(&[200, 202])?;
+    Ok(session)
 }
