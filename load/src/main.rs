@@ -10,6 +10,7 @@ mod http;
 mod pairs;
 mod run;
 mod slow;
+mod soak;
 
 use std::net::SocketAddr;
 
@@ -44,6 +45,8 @@ enum Command {
     Slow(slow::Arguments),
     /// Floods a server with registrations, and looks how everybody else fares; prints one line of JSON
     Flood(flood::Arguments),
+    /// A gentle mixture at fixed rates for hours; prints a line of JSON for each interval
+    Soak(soak::Arguments),
 }
 
 #[tokio::main]
@@ -56,6 +59,7 @@ async fn main() {
         Command::Pairs(arguments) => pairs::run(arguments).await,
         Command::Slow(arguments) => slow::run(arguments).await,
         Command::Flood(arguments) => flood::run(arguments).await,
+        Command::Soak(arguments) => soak::run(arguments).await,
     };
     if let Err(message) = done {
         eprintln!("{message}");
