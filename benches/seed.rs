@@ -1,10 +1,10 @@
-//! Makes a database of the size that the admin pages must bear: `cargo bench --bench seed -- FOLDER
-//! [CLIENTS] [GRANTS] [HOURS OF USE]`. It is meant for `portcullis demo --data FOLDER`, and no part of the product: a
-//! bench target, so that it is compiled with optimisations, linted with everything else, and run by nobody
-//! who has not asked for it.
+//! Makes a database of the size that the admin pages must bear: `cargo bench --bench seed -- DATABASE_URL
+//! [CLIENTS] [GRANTS] [HOURS OF USE]`, for SQLite and PostgreSQL. It is meant for `scripts/measure-admin`, and no part
+//! of the product: a bench target, so that it is compiled with optimisations, linted with everything else, and run by
+//! nobody who has not asked for it. A database that has clients is left as it is.
 //!
-//! The server's own code makes the schema and the key. The rows are then written past it, a table at a
-//! time in one transaction each, by the engine itself where nothing is sealed.
+//! The server's own code makes the schema and the key, and writes the audit trail and the usage. The other rows are
+//! written past it, a table at a time in one transaction each, by the engine itself where nothing is sealed.
 
 #![allow(
     clippy::unwrap_used,
@@ -12,15 +12,17 @@
     reason = "a tool that stops at the first trouble"
 )]
 
-use std::path::PathBuf;
-
+use portcullis::clock::{Clock, ManualClock, Timestamp};
 use portcullis::oauth::sealed::Purpose;
 use portcullis::policy::Facts;
 use portcullis::storage::{
     CallCounts, CalledName, Person, Storage, UpstreamTokens, UsageKey, session_id,
 };
+use portcullis::telemetry::audit::{Actor, AuditEvent};
 use sqlx::{AnyConnection, AssertSqlSafe, Connection};
 
+/// The secret key of the configuration that `scripts/measure-admin` writes.
+const SECRET_KEY: &[u8] = b"a key for measurements only, and for nothing else";
 const ISSUER: &str = "http://127.0.0.1:8002";
 const RESOURCES: [&str; 2] = ["http://127.0.0.1:8000/mcp", "https://reports.example.com/mcp"];
 /// Grants of one person.
@@ -28,12 +30,66 @@ const EACH: u64 = 10;
 const FIRST_NAMES: [&str; 8] = ["Ada", "Ben", "Cleo", "Dan", "Eva", "Finn", "Gia", "Hugo"];
 const LAST_NAMES: [&str; 8] = ["Adams", "Brown", "Clark", "Diaz", "Evans", "Ford", "Green", "Hall"];
 
+/// What the engines write differently.
+#[derive(Clone, Copy)]
+enum Dialect {
+    Sqlite,
+    Postgres,
+}
+
+impl Dialect {
+    /// Ids begin with their milliseconds, as the server's do.
+    fn id(self, millis: &str, number: &str) -> String {
+        match self {
+            Self::Sqlite => format!("printf('%012x%020x', {millis}, {number})"),
+            Self::Postgres => {
+                format!("lpad(to_hex({millis}), 12, '0') || lpad(to_hex({number}), 20, '0')")
+            }
+        }
+    }
+
+    /// A text in hexadecimal.
+    fn hex(self, text: &str) -> String {
+        match self {
+            Self::Sqlite => format!("lower(hex({text}))"),
+            Self::Postgres => format!("encode(convert_to({text}, 'UTF8'), 'hex')"),
+        }
+    }
+
+    fn line_feed(self) -> &'static str {
+        match self {
+            Self::Sqlite => "char(10)",
+            Self::Postgres => "chr(10)",
+        }
+    }
+
+    /// What makes a connection write fast, because nothing is lost if it all begins again.
+    fn before(self) -> &'static [&'static str] {
+        match self {
+            Self::Sqlite => &[
+                "PRAGMA busy_timeout = 5000",
+                "PRAGMA cache_size = -400000",
+                "PRAGMA synchronous = OFF",
+            ],
+            Self::Postgres => &["SET synchronous_commit = off"],
+        }
+    }
+
+    /// What the engine does with the rows by itself in the hours after.
+    fn after(self) -> &'static str {
+        match self {
+            Self::Sqlite => "PRAGMA wal_checkpoint(TRUNCATE)",
+            Self::Postgres => "VACUUM (ANALYZE)",
+        }
+    }
+}
+
 #[tokio::main]
 async fn main() {
     let arguments: Vec<String> =
         std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
-    let Some(folder) = arguments.first() else {
-        println!("cargo bench --bench seed -- FOLDER [CLIENTS] [GRANTS] [HOURS OF USE]");
+    let Some(url) = arguments.first() else {
+        println!("cargo bench --bench seed -- DATABASE_URL [CLIENTS] [GRANTS] [HOURS OF USE]");
         return;
     };
     let number = |place: usize, otherwise: u64| {
@@ -41,24 +97,25 @@ async fn main() {
     };
     let (clients, grants) = (number(1, 1_000_000), number(2, 200_000));
     let hours = number(3, 1_000_000);
-    std::fs::create_dir_all(folder).unwrap();
-    let url = format!("sqlite://{}", PathBuf::from(folder).join("portcullis.db").display());
-    let storage = Storage::open(&url, None).await.unwrap();
-    let now = portcullis::clock::Clock::System.now().unix();
-    let mut connection = AnyConnection::connect(&url).await.unwrap();
-    for pragma in
-        ["PRAGMA busy_timeout = 5000", "PRAGMA cache_size = -400000", "PRAGMA synchronous = OFF"]
-    {
-        sqlx::query(pragma).execute(&mut connection).await.unwrap();
+    let dialect = if url.starts_with("postgres") { Dialect::Postgres } else { Dialect::Sqlite };
+    let storage = Storage::open(url, Some(SECRET_KEY)).await.unwrap();
+    let mut connection = AnyConnection::connect(url).await.unwrap();
+    let known = "SELECT COUNT(*) FROM clients WHERE identity = 'seed0'";
+    if sqlx::query_scalar::<_, i64>(known).fetch_one(&mut connection).await.unwrap() > 0 {
+        println!("the database is filled already");
+        return;
     }
-    write(&mut connection, "clients", &clients_sql(clients, now)).await;
+    for statement in dialect.before() {
+        sqlx::query(*statement).execute(&mut connection).await.unwrap();
+    }
+    let now = Clock::System.now().unix();
+    write(&mut connection, "clients", &clients_sql(dialect, clients, now)).await;
     write(&mut connection, "standings", &standings_sql(clients, now)).await;
     people(&mut connection, &storage, grants / EACH, now).await;
-    write(&mut connection, "grants", &grants_sql(clients, grants, now)).await;
-    write(&mut connection, "audit events", &audit_sql(clients, grants, now)).await;
-    sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut connection).await.unwrap();
-    while storage.settle_audit().await.unwrap() > 0 {}
+    write(&mut connection, "grants", &grants_sql(dialect, clients, grants, now)).await;
+    audit(&storage, clients, grants, now).await;
     usage(&storage, hours, (grants / EACH).max(1), now).await;
+    sqlx::query(dialect.after()).execute(&mut connection).await.unwrap();
     connection.close().await.unwrap();
     storage.close().await;
 }
@@ -73,31 +130,28 @@ async fn write(connection: &mut AnyConnection, what: &str, sql: &str) {
 /// A number for each row, from 0.
 fn rows(count: u64) -> String {
     format!(
-        "WITH RECURSIVE row (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM row WHERE n + 1 < {count})"
+        "WITH RECURSIVE series (n) AS (SELECT CAST(0 AS BIGINT) UNION ALL SELECT n + 1 FROM series WHERE n + 1 < {count})"
     )
 }
 
-/// Ids begin with their milliseconds, as the server's do.
-fn id(millis: &str) -> String {
-    format!("printf('%012x%020x', {millis}, n)")
-}
-
-fn clients_sql(clients: u64, now: i64) -> String {
+fn clients_sql(dialect: Dialect, clients: u64, now: i64) -> String {
     // One registration a second, the newest just now; the hundredth was used an hour later.
     let issued = format!("({now} - {clients} + n)");
     format!(
         "{rows}, made AS (SELECT n, 'Robot ' || n AS name, 'host' || (n % 5000) || '.example.com' AS host,
-                                 {issued} AS issued FROM row)
+                                 {issued} AS issued FROM series)
          INSERT INTO clients (id, identity, metadata, issued_at, last_registered_at, last_used_at,
                               kind, name_key, search_text)
          SELECT 'client_' || {id}, 'seed' || n,
                 '{{\"client_name\":\"' || name || '\",\"redirect_uris\":[\"https://' || host
                 || '/cb\"],\"token_endpoint_auth_method\":\"none\",\"grant_types\":[\"authorization_code\",\"refresh_token\"],\"response_types\":[\"code\"]}}',
                 issued, {now}, CASE WHEN n % 100 = 0 THEN {now} END, 'registered',
-                lower(hex(lower(name))), lower(name) || char(10) || host
+                {name_key}, lower(name) || {line_feed} || host
          FROM made",
         rows = rows(clients),
-        id = id("issued * 1000"),
+        id = dialect.id("issued * 1000", "n"),
+        name_key = dialect.hex("lower(name)"),
+        line_feed = dialect.line_feed(),
     )
 }
 
@@ -105,7 +159,8 @@ fn standings_sql(clients: u64, now: i64) -> String {
     format!(
         "INSERT INTO client_reviews (client_id, state, trusted, blocked, requested_at, changed_at, changed_by)
          SELECT id, CASE issued_at % 5 WHEN 0 THEN 'waiting' WHEN 1 THEN 'refused' ELSE 'approved' END,
-                issued_at % 5 = 2, issued_at % 5 = 3, issued_at, issued_at, 'seed'
+                CASE issued_at % 5 WHEN 2 THEN 1 ELSE 0 END, CASE issued_at % 5 WHEN 3 THEN 1 ELSE 0 END,
+                issued_at, issued_at, 'seed'
          FROM clients WHERE issued_at % 20 < 5 AND identity LIKE 'seed%' AND {now} - {clients} < issued_at"
     )
 }
@@ -174,7 +229,7 @@ async fn people(connection: &mut AnyConnection, storage: &Storage, people: u64, 
     println!("{people:>9} people");
 }
 
-fn grants_sql(clients: u64, grants: u64, now: i64) -> String {
+fn grants_sql(dialect: Dialect, clients: u64, grants: u64, now: i64) -> String {
     let people = (grants / EACH).max(1);
     let created = format!("({now} - {grants} * 30 + n * 30)");
     // Every fifth grant is of one popular client.
@@ -185,37 +240,49 @@ fn grants_sql(clients: u64, grants: u64, now: i64) -> String {
         "{rows}
          INSERT INTO grants (id, client_id, session_id, subject, resource, consented_scopes, created_at,
                              expires_at, last_used_at, revoked_at, end_reason)
-         SELECT {id}, 'client_' || printf('%012x%020x', {issued} * 1000, {client}), s.id,
+         SELECT {id}, 'client_' || {client_id}, s.id,
                 'oidc:' || s.subject, CASE WHEN n % 1000 = 0 THEN '{second}' ELSE '{first}' END,
                 'create:todos', {created}, {now} + 90 * 86400, {created},
                 CASE WHEN n % 4 = 0 THEN {created} + 60 END,
                 CASE WHEN n % 4 = 0 THEN 'ended by an administrator' END
-         FROM row JOIN upstream_sessions s
+         FROM series JOIN upstream_sessions s
               ON s.issuer = '{ISSUER}' AND s.subject = 'seed-' || (n % {people}) AND s.sid = '-'",
         rows = rows(grants),
-        id = id(&format!("{created} * 1000")),
+        id = dialect.id(&format!("{created} * 1000"), "n"),
+        client_id = dialect.id(&format!("{issued} * 1000"), &client),
     )
 }
 
-/// A trail whose later nine tenths are routine, so that what is worth showing is far from its end.
-fn audit_sql(clients: u64, grants: u64, now: i64) -> String {
-    let people = (grants / EACH).max(1);
-    let at = format!("(({now} - {grants} * 30 + n * 30) * 1000)");
-    let client = format!("(n * 37 % {clients})");
-    let issued = format!("({now} - {clients} + {client})");
-    format!(
-        "{rows}
-         INSERT INTO audit_events (id, at, event, actor, client_id, subject, resource, detail)
-         SELECT {id}, {at},
-                CASE WHEN n > {grants} / 10 THEN 'refresh_rotated' WHEN n % 20 = 0 THEN 'access_denied'
-                     WHEN n % 20 = 1 THEN 'page_shown' ELSE 'code_issued' END,
-                'person', 'client_' || printf('%012x%020x', {issued} * 1000, {client}),
-                'oidc:seed-' || (n % {people}), '{resource}', '{{}}'
-         FROM row",
-        rows = rows(grants),
-        id = id(&at),
-        resource = RESOURCES[0],
-    )
+/// A trail whose later nine tenths are routine, so that what is worth showing is far from its end. The server's own
+/// code writes it: a line that it has not written is never shown.
+async fn audit(storage: &Storage, clients: u64, grants: u64, now: i64) {
+    let [people, clients, grants] = [(grants / EACH).max(1), clients, grants].map(signed);
+    let clock = ManualClock::at(Timestamp::from_unix(now - grants * 30));
+    storage.bound_lines_of_people(false);
+    let mut events = Vec::new();
+    for n in 0..grants {
+        let client = n * 37 % clients;
+        let client = format!("client_{:012x}{client:020x}", (now - clients + client) * 1000);
+        let event = match n % 20 {
+            _ if n > grants / 10 => "refresh_rotated",
+            0 => "access_denied",
+            1 => "page_shown",
+            _ => "code_issued",
+        };
+        let event = AuditEvent::new(event, Actor::Person, &Clock::Manual(clock.clone()));
+        let event = event.client(&client).subject(&format!("oidc:seed-{}", n % people));
+        events.push(event.resource(RESOURCES[0]));
+        clock.advance(30);
+        if events.len() == 2000 || n + 1 == grants {
+            storage.record(std::mem::take(&mut events)).await.unwrap();
+        }
+    }
+    while storage.settle_audit().await.unwrap() > 0 {}
+    println!("{:>9} audit events", storage.audit_head().await.unwrap());
+}
+
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap()
 }
 
 /// So many sums of an hour, over 90 days: each day the same number of people use three of eight tools in four

@@ -38,10 +38,10 @@ CREATE TABLE signing_keys (
     UNIQUE (alg, generation)
 );
 
--- The certificate of our listeners from an ACME server, and the state of its order. One row for each directory
--- and list of names that was ever configured.
+-- The certificate of our listeners from an ACME server, and the state of its order. One row for each directory,
+-- list of names and external account that was ever configured.
 CREATE TABLE certificates (
-    name         TEXT PRIMARY KEY NOT NULL,  -- hash of the directory and the names
+    name         TEXT PRIMARY KEY NOT NULL,  -- hash of these three
     content      TEXT,                       -- sealed: chain and private key; NULL: there is none yet
     version      BIGINT NOT NULL,            -- 1, 2, 3 …: one more with each renewal; 0: there is none yet
     expires_at   BIGINT NOT NULL,            -- 0: there is none yet

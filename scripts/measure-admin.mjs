@@ -1,23 +1,64 @@
 // Asks each list of the admin pages many times over one connection, and prints the median. Run by
-// scripts/measure-admin.
+// scripts/measure-admin, which says what it needs.
 
 import { spawn } from "node:child_process";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
 
 const TIMES = Number(process.env.TIMES ?? 41);
-const folder = process.argv[2];
-const child = spawn(process.env.PORTCULLIS, ["demo", "--listen", "127.0.0.1:8000", "--data", folder], { stdio: ["ignore", "pipe", "inherit"], env: { ...process.env, PORTCULLIS_LOG: "error" } });
-let output = "";
-await new Promise((resolve, reject) => {
-  child.stdout.on("data", (data) => {
-    output += data;
-    if (output.includes("Ctrl-C")) resolve();
+const PORT = Number(process.env.PORT ?? 8000);
+const [folder, database] = process.argv.slice(2);
+// The name that benches/seed.rs gives to the MCP server.
+const PUBLIC = "http://127.0.0.1:8000";
+const at = (n) => `127.0.0.1:${PORT + n}`;
+const admin = `http://${at(1)}`;
+const config = join(folder, "measure.toml");
+writeFileSync(config, `
+public_url   = "${PUBLIC}"
+listen       = "${at(0)}"
+database_url = ${JSON.stringify(database)}
+secret_key   = "a key for measurements only, and for nothing else"
+
+[upstream]
+provider      = "oidc"
+issuer        = "http://${at(2)}"
+client_id     = "load"
+client_secret = "load-secret-load-secret"
+
+[admin]
+listen   = "${at(1)}"
+subjects = ["person-0"]
+
+[limits]
+clients              = 10000000
+database_size        = 100000000000
+unused_client_expiry = "365d"
+
+[[resource]]
+path   = "/mcp"
+name   = "To-do list"
+target = "http://${at(3)}/mcp"
+scopes = ["create:todos"]
+`);
+const started = [
+  spawn(process.env.LOAD, ["around", "--provider", at(2), "--backend", at(3), "--one-person"], { stdio: "inherit" }),
+  spawn(process.env.PORTCULLIS, ["serve", "--config", config], { stdio: ["ignore", "inherit", "inherit"], env: { ...process.env, PORTCULLIS_LOG: "error" } }),
+];
+let ends = false;
+for (const child of started)
+  child.on("exit", (code) => {
+    if (!ends) throw new Error(`${child.spawnfile} ended with ${code}`);
   });
-  child.on("exit", (code) => reject(new Error(`demo ended with ${code}`)));
-});
-const admin = /Admin pages\s+(\S+)/.exec(output)[1];
+process.on("exit", () => started.forEach((child) => child.kill("SIGTERM")));
+for (;;) {
+  const ready = await fetch(`http://${at(0)}/ready`).catch(() => undefined);
+  if (ready?.status === 200) break;
+  await new Promise((resolve) => setTimeout(resolve, 100));
+}
 
 const jar = new Map();
 async function browse(url, form, from) {
+  url = url.replace(PUBLIC, `http://${at(0)}`);
   const { host, origin } = new URL(url);
   const cookies = jar.get(host) ?? new Map();
   jar.set(host, cookies);
@@ -44,8 +85,8 @@ function formOf({ text, url }, fields = {}) {
   return [action, { ...Object.fromEntries(hidden.filter(([name]) => name)), ...fields }];
 }
 const asked = await browse(`${admin}/`);
-const login = await follow(await browse(...formOf(asked)));
-await follow(await browse(...formOf(login, { username: "alice", password: "alice" })));
+const signedIn = await follow(await browse(...formOf(asked)));
+if (signedIn.status !== 200) throw new Error(`no sign-in: ${signedIn.status} ${signedIn.text}`);
 
 const link = (text, pattern) => unescape(pattern.exec(text)?.[1] ?? "");
 async function deep(path, pages) {
@@ -58,6 +99,7 @@ const id = link(middle, /href="\/client\?id=([^"]*)"/);
 // Every fifth grant is of the first client that the seed made.
 const popular = link((await browse(`${admin}/clients?q=robot%200`)).text, /href="\/client\?id=([^"]*)"/);
 const since = Number.parseInt(id.slice("client_".length, "client_".length + 12), 16) / 1000;
+const day = (ago) => new Date(Date.now() - ago * 24 * 3600 * 1000).toISOString().slice(0, 10);
 const pages = {
   overview: "/",
   "clients, first page": "/clients",
@@ -92,7 +134,10 @@ const pages = {
   "grants for a rare server": `/grants?server=${encodeURIComponent("https://reports.example.com/mcp")}`,
   "grants for an unknown server": "/grants?server=https%3A%2F%2Fnowhere.example",
   people: "/people",
+  "people, tenth page": await deep("/people", 9),
   "people by a word": "/people?q=brown",
+  "people by a rare word": "/people?q=ada.adams.0%40example.com",
+  "one person": "/person?sub=oidc%3Aseed-777",
   "people blocked": "/people?blocked=1",
   "usage, 24 hours": "/usage",
   "usage, 7 days": "/usage?range=7d",
@@ -100,15 +145,35 @@ const pages = {
   "usage, 30 days by time": "/usage?range=30d&sort=time",
   "usage of a person": "/usage?range=30d&person=oidc%3Aseed-77",
   "usage by people of a name": "/usage?range=30d&person=brown",
+  "usage of nobody": "/usage?range=30d&person=nobody",
+  "usage by clients of a name": "/usage?range=30d&client=robot%20123456",
+  "usage by clients of no name": "/usage?range=30d&client=nothing",
   "usage of a client": "/usage?range=30d&client=client_00000000000000000000000000000007",
   "usage of a tool": "/usage?range=30d&tool=tool-3",
   "usage of a server": `/usage?range=30d&server=${encodeURIComponent("http://127.0.0.1:8000/mcp")}`,
   "usage, refused for scopes": "/usage?range=30d&outcome=scope_refused",
+  "usage, refused for scopes, by person": "/usage?range=30d&outcome=scope_refused&person=brown",
   audit: "/audit",
+  "audit, with routine events": "/audit?routine=1",
+  "audit, tenth page": await deep("/audit?routine=1", 9),
+  "audit, refusals": "/audit?show=refusals",
+  "audit, by administrators": "/audit?show=admins",
+  "audit of the last hour": "/audit?last=hour",
+  "audit of a day": `/audit?since=${day(30)}&until=${day(30)}`,
+  "audit of a day, refusals": `/audit?since=${day(30)}&until=${day(30)}&show=refusals`,
+  "audit, searched by a person": "/audit?q=brown",
+  "audit, searched by nothing found": "/audit?q=nothing",
+  "audit of an unknown connection": "/audit?grant=nothing",
   "audit, searched by a name": "/audit?q=robot%20123456",
   "audit of a client": `/audit?client=${id}`,
   "audit of a person": "/audit?sub=oidc%3Aseed-777",
   "audit by event": "/audit?event=access_denied",
+  "audit by a common event": "/audit?event=refresh_rotated",
+  "audit by event, of a person": "/audit?event=access_denied&sub=oidc%3Aseed-0",
+  connections: "/connections",
+  refused: "/refused",
+  servers: "/servers",
+  keys: "/keys",
 };
 const rounds = Object.fromEntries(Object.keys(pages).map((name) => [name, []]));
 const missing = new Set();
@@ -127,5 +192,5 @@ for (const [name, took] of Object.entries(rounds)) {
   console.log(`${name.padEnd(36)} median ${at(0.5)} ms   90 % ${at(0.9)} ms`);
 }
 if (missing.size) console.log(`not there: ${[...missing].join(", ")}`);
-child.removeAllListeners("exit");
-child.kill("SIGTERM");
+ends = true;
+process.exit();

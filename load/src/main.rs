@@ -8,13 +8,8 @@ mod client;
 mod flood;
 mod http;
 mod pairs;
-<<<<<<< ours
-mod relay;
-||||||| base
-=======
 mod processes;
 mod relay;
->>>>>>> theirs
 mod run;
 mod slow;
 mod soak;
@@ -42,14 +37,10 @@ enum Command {
     Slow(slow::Arguments),
     /// Floods a server with registrations, and looks how everybody else fares; prints one line of JSON
     Flood(flood::Arguments),
-<<<<<<< HEAD
     /// Relays between a server and PostgreSQL, counts round trips, and delays; prints one line of JSON
     Relay(relay::Arguments),
-||||||| e8a452f
-=======
     /// A gentle mixture at fixed rates for hours; prints a line of JSON for each interval
     Soak(soak::Arguments),
->>>>>>> 11300a2bdd57a62c49f3b65938d8a7f80ad65748
 }
 
 #[tokio::main]
@@ -61,12 +52,8 @@ async fn main() {
         Command::Relay(arguments) => relay::run(arguments).await,
         Command::Slow(arguments) => slow::run(arguments).await,
         Command::Flood(arguments) => flood::run(arguments).await,
-<<<<<<< HEAD
         Command::Relay(arguments) => relay::run(arguments).await,
-||||||| e8a452f
-=======
         Command::Soak(arguments) => soak::run(arguments).await,
->>>>>>> 11300a2bdd57a62c49f3b65938d8a7f80ad65748
     };
     if let Err(message) = done {
         eprintln!("{message}");

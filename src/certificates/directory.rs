@@ -27,14 +27,16 @@ impl Certificates {
             Ok(answer) => answer,
             Err(cause) => return Some(Err(cause.to_string())),
         };
-        let names_orders = serde_json::from_slice::<Value>(answer.body())
-            .is_ok_and(|directory| directory["newOrder"].is_string());
+        let directory: Value = serde_json::from_slice(answer.body()).unwrap_or_default();
+        let wants_binding = directory["meta"]["externalAccountRequired"] == true;
         Some(if answer.status() != StatusCode::OK {
             Err(format!("it answered with status {}", answer.status().as_u16()))
-        } else if names_orders {
-            Ok(acme.directory.clone())
-        } else {
+        } else if !directory["newOrder"].is_string() {
             Err("its answer is no directory of an ACME server".to_owned())
+        } else if wants_binding && acme.external_account.is_none() {
+            Err("it wants an external account: set eab_key_id and eab_hmac_key".to_owned())
+        } else {
+            Ok(acme.directory.clone())
         })
     }
 }

@@ -68,7 +68,7 @@ struct Obtained {
 /// A certificate from an ACME server.
 #[derive(Clone)]
 struct ObtainedCertificate {
-    /// Which one: a hash of the directory and the names.
+    /// Which one: a hash of the directory, the names and the external account.
     name: String,
     version: i64,
     ready: ReadyCertificate,
@@ -241,5 +241,12 @@ fn id_of<'a>(texts: impl Iterator<Item = &'a str>) -> String {
 
 /// Returns which certificate this is.
 fn name_of(acme: &AcmeConfig) -> String {
-    id_of(std::iter::once(acme.directory.as_str()).chain(acme.domains.iter().map(String::as_str)))
+    let (names, external) = (acme.domains.iter().map(String::as_str), external_id(acme));
+    id_of(std::iter::once(acme.directory.as_str()).chain(names).chain(external.as_deref()))
+}
+
+/// Returns the external account in ids of what is stored, in which it looks like no domain: with another one, the
+/// account and the certificate are others.
+fn external_id(acme: &AcmeConfig) -> Option<String> {
+    acme.external_account.as_ref().map(|external| format!("external:{}", external.key_id))
 }

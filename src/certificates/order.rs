@@ -6,13 +6,13 @@
 use std::time::Duration;
 
 use instant_acme::{
-    Account, AuthorizationStatus, ChallengeType, Error, Identifier, NewAccount, NewOrder, Order,
-    OrderStatus, RetryPolicy,
+    Account, AuthorizationStatus, ChallengeType, Error, ExternalAccountKey, Identifier, NewAccount,
+    NewOrder, Order, OrderStatus, RetryPolicy,
 };
 use rcgen::{CertificateParams, CustomExtension, DistinguishedName, KeyPair};
 
 use super::transport::AcmeTransport;
-use super::{ANSWERS_STALE, id_of};
+use super::{ANSWERS_STALE, external_id, id_of};
 use crate::clock::Clock;
 use crate::config::{AcmeConfig, CertificateRefused, Proxies};
 use crate::http_client::HttpClient;
@@ -103,7 +103,8 @@ impl CertificateOrder<'_> {
 
     fn account_id(&self) -> String {
         let contact = self.acme.contact.as_deref().unwrap_or_default();
-        id_of([self.acme.directory.as_str(), contact].into_iter())
+        let external = external_id(self.acme);
+        id_of([self.acme.directory.as_str(), contact].into_iter().chain(external.as_deref()))
     }
 
     fn transport(&self) -> Box<AcmeTransport> {
@@ -129,7 +130,10 @@ impl CertificateOrder<'_> {
         };
         let builder = Account::builder_with_http(self.transport());
         let directory = self.acme.directory.clone();
-        let (account, credentials) = builder.create(&wanted, directory, None).await?;
+        let bound = self.acme.external_account.as_ref().map(|external| {
+            ExternalAccountKey::new(external.key_id.clone(), external.hmac_key.expose())
+        });
+        let (account, credentials) = builder.create(&wanted, directory, bound.as_ref()).await?;
         self.storage.store_acme_account(&self.account_id(), &credentials).await?;
         Ok(account)
     }

@@ -76,7 +76,7 @@ pub use scope_texts::{LANGUAGES, ScopeConfig, ScopeText, scope_texts};
 pub use source::{ConfigPlace, ConfigSource};
 pub use targets::{ClientIdentity, TargetConnection, TargetTag};
 pub use telemetry::{TelemetryConfig, TraceSampling};
-pub use tls::{AcmeConfig, CertificateRefused, ServedCertificate, TlsConfig};
+pub use tls::{AcmeConfig, CertificateRefused, ExternalAccount, ServedCertificate, TlsConfig};
 pub use value_type::ValueType;
 pub use values::{SecretText, parse_duration};
 

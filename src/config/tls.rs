@@ -11,6 +11,7 @@ use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
 use x509_parser::parse_x509_certificate;
 
+use super::notify::SigningSecret;
 use crate::clock::Timestamp;
 
 /// Where the certificate of the listeners comes from.
@@ -23,7 +24,7 @@ pub enum TlsConfig {
 }
 
 /// How to obtain certificates from an ACME server (RFC 8555).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct AcmeConfig {
     /// The names of the certificate, in lower case.
     pub domains: Vec<String>,
@@ -34,6 +35,16 @@ pub struct AcmeConfig {
     /// The certificate authorities that the server's own certificate may come from, as PEM; `None`: those of the
     /// system.
     pub authority: Option<Vec<u8>>,
+    /// `None`: the ACME server takes accounts of anybody.
+    pub external_account: Option<ExternalAccount>,
+}
+
+/// An account at the certificate authority, to which the ACME account is bound (RFC 8555 section 7.3.4).
+#[derive(Clone, Debug)]
+pub struct ExternalAccount {
+    /// The authority's name of the key.
+    pub key_id: String,
+    pub hmac_key: SigningSecret,
 }
 
 /// A certificate with its chain and private key.

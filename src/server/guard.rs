@@ -17,15 +17,7 @@ use crate::config::{Limits, PublicUrl, paths};
 use crate::http_client::is_loopback;
 use crate::telemetry::audit::Actor;
 use crate::telemetry::metrics::ListenerKind;
-<<<<<<< ours
-use crate::web::client_address::{ClientAddress, Peer};
-||||||| base
-use crate::telemetry::trace;
-use crate::web::client_address::{ClientAddress, Peer};
-=======
-use crate::telemetry::trace;
 use crate::web::client_address::ClientAddress;
->>>>>>> theirs
 use crate::web::page_error::ShownReference;
 use crate::web::{error, limits};
 
@@ -82,25 +74,11 @@ pub(super) async fn pass_guard<F: Future<Output = Response>>(
     let begun = Instant::now();
     let trace = request_trace::begin(&context.app, context.side, route, &request, begun);
     let route = context.app.metrics().route(context.side, route);
-<<<<<<< ours
-    let checked = std::pin::pin!(check(context, request, next));
+    let checked = std::pin::pin!(check(context, (request, arrival), next));
     let response = match trace {
         None => checked.await,
         Some(trace) => request_trace::serve(trace, checked).await,
     };
-||||||| base
-    let checked = std::pin::pin!(check(context, request, next));
-    let response = trace::within(trace.clone(), checked).await;
-    if let Some(trace) = &trace {
-        request_trace::end(trace, response.status());
-    }
-=======
-    let checked = std::pin::pin!(check(context, (request, arrival), next));
-    let response = trace::within(trace.clone(), checked).await;
-    if let Some(trace) = &trace {
-        request_trace::end(trace, response.status());
-    }
->>>>>>> theirs
     route.answered(response.status().as_u16(), begun.elapsed());
     response
 }

@@ -180,7 +180,7 @@ impl Storage {
         step.commit().await
     }
 
-    /// Loads the account at an ACME server. `id` is a hash of its directory and contact.
+    /// Loads the account at an ACME server. `id` is a hash of its directory, its contact and what it is bound to.
     pub async fn acme_account<T: serde::de::DeserializeOwned>(
         &self,
         id: &str,

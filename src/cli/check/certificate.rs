@@ -24,7 +24,7 @@ pub(super) async fn run(app: &App) -> Option<Finding> {
                 "without it no certificate is obtained: check tls.acme.directory, tls.acme.ca and the network"
                     .to_owned(),
             ),
-            ..finding(PROBE, Severity::Failed, format!("the ACME server does not answer: {reason}"))
+            ..finding(PROBE, Severity::Failed, format!("the ACME server cannot be used: {reason}"))
         },
     })
 }

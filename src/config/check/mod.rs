@@ -48,6 +48,7 @@ pub(super) const SECRETS: &[&str] = &[
     "upstream.client_secret",
     "resource[0].introspection_secret",
     "admin.metrics_token",
+    "tls.acme.eab_hmac_key",
 ];
 /// Where the public listener is by default.
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8000);
@@ -99,7 +100,7 @@ fn read(r: &mut ConfigReader, env: &BTreeMap<String, String>) -> Option<Config> 
     let resources = resource::all(r, env, public_url.as_ref(), &services);
     let upstream = upstream::read(r, env, &resources, &proxies);
     let connections = connections::complete(r, services, upstream.as_ref(), &resources);
-    let tls = tls::read(r, public_url.as_ref());
+    let tls = tls::read(r, env, public_url.as_ref());
     let has_tls = r.has("tls");
     let listen_http = tls::listen_http(r, has_tls);
     let admin = admin::read(r, env, public_url.as_ref(), has_tls);

@@ -1,16 +1,22 @@
 //! Reads `[tls]` and `listen_http`.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use url::Url;
 use zeroize::Zeroizing;
 
 use super::super::files::is_readable_by_others;
+use super::super::notify::SigningSecret;
 use super::super::public_url::PublicUrl;
 use super::super::reader::ConfigReader;
-use super::super::tls::{AcmeConfig, CertificateRefused, ServedCertificate, host_of_origin};
+use super::super::tls::{
+    AcmeConfig, CertificateRefused, ExternalAccount, ServedCertificate, host_of_origin,
+};
 use super::super::values::is_loopback;
 use super::super::{AdminConfig, TlsConfig};
 use super::address;
@@ -24,7 +30,11 @@ const MOST_DOMAINS: usize = 100;
 const DIRECTORY: &str = "https://acme-v02.api.letsencrypt.org/directory";
 
 /// Reads `[tls]`; `None` if there is none, or if it has problems.
-pub(super) fn read(r: &mut ConfigReader, public_url: Option<&PublicUrl>) -> Option<TlsConfig> {
+pub(super) fn read(
+    r: &mut ConfigReader,
+    env: &BTreeMap<String, String>,
+    public_url: Option<&PublicUrl>,
+) -> Option<TlsConfig> {
     if !r.has("tls") {
         return None;
     }
@@ -40,7 +50,7 @@ pub(super) fn read(r: &mut ConfigReader, public_url: Option<&PublicUrl>) -> Opti
         let hint = "keep either cert and key, or [tls.acme]";
         r.problem("tls.acme", None, "is set, and so are files with a certificate", hint);
     }
-    acme(r).map(|acme| TlsConfig::Acme(Arc::new(acme)))
+    acme(r, env).map(|acme| TlsConfig::Acme(Arc::new(acme)))
 }
 
 /// Reads the address of the listener that redirects to https.
@@ -90,7 +100,7 @@ fn files(r: &mut ConfigReader) -> Option<ServedCertificate> {
     None
 }
 
-fn acme(r: &mut ConfigReader) -> Option<AcmeConfig> {
+fn acme(r: &mut ConfigReader, env: &BTreeMap<String, String>) -> Option<AcmeConfig> {
     let domains = domains(r);
     let contact = r.text("tls.acme.contact");
     let contact = contact.filter(|contact| is_address(r, contact));
@@ -101,7 +111,37 @@ fn acme(r: &mut ConfigReader) -> Option<AcmeConfig> {
         let hint = "read the terms of service of the ACME server, and write terms = true";
         r.problem("tls.acme.terms", None, "is not true: nobody has agreed to the terms", hint);
     }
-    Some(AcmeConfig { domains: domains?, contact, directory: directory?, authority })
+    let external_account = external_account(r, env);
+    let (domains, directory) = (domains?, directory?);
+    Some(AcmeConfig { domains, contact, directory, authority, external_account })
+}
+
+/// Reads the account at the certificate authority: both keys, or neither.
+fn external_account(
+    r: &mut ConfigReader,
+    env: &BTreeMap<String, String>,
+) -> Option<ExternalAccount> {
+    const ID: &str = "tls.acme.eab_key_id";
+    const KEY: &str = "tls.acme.eab_hmac_key";
+    let hint = "copy both from the certificate authority, which makes them as a pair";
+    match (r.has(ID), r.has(KEY)) {
+        (false, false) => return None,
+        (true, false) => r.problem(KEY, None, "is missing", hint),
+        (false, true) => r.problem(ID, None, "is missing", hint),
+        (true, true) => {}
+    }
+    let key_id = r.text(ID);
+    if key_id.as_deref() == Some("") {
+        r.problem(ID, Some("\"\"".to_owned()), "is empty", hint);
+    }
+    let text = r.secret(KEY, env)?;
+    let encoded = text.expose().trim_end_matches('=');
+    let bytes = URL_SAFE_NO_PAD.decode(encoded).ok().map(Zeroizing::new);
+    let hmac_key = bytes.filter(|bytes| !bytes.is_empty()).map(SigningSecret);
+    if hmac_key.is_none() {
+        r.problem(KEY, None, "is not text in base64url", hint);
+    }
+    Some(ExternalAccount { key_id: key_id?, hmac_key: hmac_key? })
 }
 
 fn domains(r: &mut ConfigReader) -> Option<Vec<String>> {

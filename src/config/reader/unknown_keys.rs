@@ -23,6 +23,7 @@ const WHOLE: &[&str] = &[
     "claim",
     "authorize_params",
     "client_secret",
+    "eab_hmac_key",
     "secret",
     "jwks",
     "unsafe_loopback_hosts",

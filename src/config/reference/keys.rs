@@ -196,6 +196,8 @@ pub(super) const KEYS: &[KeyRow] = &[
     key("tls.acme.contact", Text, "An e-mail address to which the ACME server may write.").or("none"),
     key("tls.acme.directory", Text, "The URL of the directory of the ACME server."),
     key("tls.acme.terms", Flag, "Whether you agree to the terms of service of the ACME server.").or("required: true"),
+    key("tls.acme.eab_key_id", Text, "The ID of the key that binds the account to one at the certificate authority (external account binding).").or("none"),
+    key("tls.acme.eab_hmac_key", Secret, "That key, in base64url.").or("none; required with eab_key_id"),
     key("tls.acme.ca", Text, "A PEM file with the authorities that the ACME server's own certificate may come from.").or("those of the system"),
     key("admin.listen", Text, "Address and port of the admin listener. Without `[admin]` there are no admin pages.").after(Restart),
     key("admin.url", Text, "The URL that administrators open; required unless admin.listen is on loopback.").or("the admin listener").after(Restart),

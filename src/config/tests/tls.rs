@@ -134,6 +134,51 @@ fn acme_needs_names_and_the_terms() {
 }
 
 #[test]
+fn an_external_account_is_a_key_and_its_id() {
+    const GOOD: &str = "[tls.acme]\ndomains = [\"mcp.example.com\"]\nterms = true\n";
+    let account = |more: &str| {
+        let config = load(&format!("{OK}\n{GOOD}{more}"));
+        let Some(TlsConfig::Acme(read)) = config.tls else { panic!("{:?}", config.tls) };
+        read.external_account.clone()
+    };
+    assert!(account("").is_none());
+    // With and without padding; `_` and `-` tell base64url from base64.
+    for encoded in ["_-8xMg", "_-8xMg=="] {
+        let more = format!("eab_key_id = \"kid-1\"\neab_hmac_key = {encoded:?}");
+        let read = account(&more).unwrap();
+        assert_eq!(read.key_id, "kid-1");
+        assert_eq!(read.hmac_key.expose(), [0xff, 0xef, b'1', b'2']);
+        assert!(!format!("{read:?}").contains("255"), "{read:?}");
+    }
+    let id = format!("{OK}\n{GOOD}eab_key_id = \"kid-1\"\n");
+    let by_name = format!("{id}eab_hmac_key = {{ env = \"HMAC_KEY\" }}");
+    for (text, variable) in [(&id, "PORTCULLIS_TLS__ACME__EAB_HMAC_KEY"), (&by_name, "HMAC_KEY")] {
+        let loaded = load_with(text, &[(variable, "_-8xMg")]);
+        let loaded = loaded.unwrap_or_else(|problems| panic!("{problems}"));
+        assert!(!loaded.show().contains("_-8xMg"), "{}", loaded.show());
+    }
+
+    for (more, key, reason) in [
+        ("eab_key_id = \"kid-1\"", "tls.acme.eab_hmac_key", "is missing"),
+        ("eab_hmac_key = \"_-8xMg\"", "tls.acme.eab_key_id", "is missing"),
+        ("eab_key_id = \"\"\neab_hmac_key = \"_-8xMg\"", "tls.acme.eab_key_id", "is empty"),
+        (
+            "eab_key_id = \"kid-1\"\neab_hmac_key = \"no base64\"",
+            "tls.acme.eab_hmac_key",
+            "is not text in base64url",
+        ),
+        (
+            "eab_key_id = \"kid-1\"\neab_hmac_key = \"/+8xMg\"",
+            "tls.acme.eab_hmac_key",
+            "is not text in base64url",
+        ),
+    ] {
+        let found = problems_of_tls(&format!("{GOOD}{more}"));
+        assert_eq!(found, [(key.to_owned(), reason.to_owned())], "{more}");
+    }
+}
+
+#[test]
 fn what_needs_tls_is_refused_without_it() {
     assert_eq!(problem_of_top("listen_http = \"0.0.0.0:80\"").key, "listen_http");
     let pair = files(&["mcp.example.com"], (2020, 2090));

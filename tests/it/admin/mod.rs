@@ -7,6 +7,7 @@ mod confirmations;
 mod connections;
 mod frame;
 mod keys;
+mod overview;
 mod people;
 mod refused;
 mod servers;

@@ -5,11 +5,12 @@ use std::process::{Output, Stdio};
 
 use portcullis::demo::Misbehaviour;
 use serde_json::{Value, json};
+use tokio_rustls::TlsConnector;
 
 use crate::harness::browser::{Browser, Form};
 use crate::harness::process::{portcullis, run};
 use crate::harness::publisher::Publisher;
-use crate::harness::tls::{CertificateAuthority, Folder};
+use crate::harness::tls::{CertificateAuthority, Folder, HOST, Kept, connect, with_files};
 use crate::harness::{Setup, TestApp};
 
 const KEY: &str = "a test key that is long enough to be one, 0123456789";
@@ -189,6 +190,16 @@ async fn rules_that_say_nothing_or_never_allow_are_warned_about() {
 /// `check --login` with a sign-in by `person`: what it printed, and its exit code. The server must be stopped,
 /// because the command listens in its place.
 async fn trial(app: &TestApp, config: &str, person: &str) -> (String, i32) {
+    trial_through(app, config, person, None).await
+}
+
+/// The same; with a client for TLS, that is how the browser comes back.
+async fn trial_through(
+    app: &TestApp,
+    config: &str,
+    person: &str,
+    tls: Option<&TlsConnector>,
+) -> (String, i32) {
     let folder = app.database.folder.clone();
     std::fs::write(folder.join("portcullis.toml"), offline(config)).unwrap();
     let mut child = portcullis(&folder)
@@ -213,7 +224,17 @@ async fn trial(app: &TestApp, config: &str, person: &str) -> (String, i32) {
         let form = Form::of(&page, url.trim());
         let fields = form.with(&[("username", person), ("password", person)]);
         let answer = browser.post(&form.action, &fields, app.idp.issuer()).await;
-        browser.get(answer.location()).await.assert_status(200);
+        match tls {
+            None => browser.get(answer.location()).await.assert_status(200),
+            Some(client) => {
+                let back = answer.location().strip_prefix(&format!("https://{HOST}")).unwrap();
+                let stream = connect(app, client).await;
+                let (status, _, body) = Kept::over(stream).await.get(back).await;
+                assert_eq!(status, 200);
+                assert!(body.contains("Back to the terminal."), "{body}");
+                &answer
+            }
+        };
     }
     let mut said = String::new();
     let mut stdout = child.stdout.take().unwrap();
@@ -248,6 +269,22 @@ async fn trial_login(path: &'static str) {
         "refreshed",
     ] {
         assert!(said.contains(part), "{part} is not in {said}");
+    }
+}
+
+/// The command shows the certificate of `[tls]`, as the server does.
+#[tokio::test]
+async fn a_trial_login_comes_back_over_tls() {
+    let (folder, authority) = (Folder::new(), CertificateAuthority::new());
+    authority.issue().write(folder.path());
+    let mut app = TestApp::on_the_real_clock(with_files(folder.path())).await;
+    let config = config_of(&app);
+    app.stop().await;
+    for protocols in [&["h2", "http/1.1"][..], &["http/1.1"], &[]] {
+        let client = authority.client(protocols);
+        let (said, code) = trial_through(&app, &config, "bob", Some(&client)).await;
+        assert_eq!(code, 0, "{said}");
+        assert!(said.contains("signed in as demo-bob") && said.contains("refreshed"), "{said}");
     }
 }
 
@@ -644,4 +681,20 @@ async fn the_certificate_and_the_acme_server_are_looked_at() {
     let no_acme = nobody.replace("http://127.0.0.1:9/dir", &format!("{}/jwks", app.idp.issuer()));
     let (findings, _) = check(&app, &format!("{secured}\n[tls.acme]\n{no_acme}\n")).await;
     assert_eq!(severity(&findings, "tls"), "failed", "{findings:#?}");
+
+    // The demo provider's discovery document plays the directory of an authority for its customers only.
+    app.idp.misbehave(|how| {
+        how.change_discovery = Some(|document| {
+            document["newOrder"] = "https://acme.example/order".into();
+            document["meta"] = json!({ "externalAccountRequired": true });
+        });
+    });
+    let directory = format!("{}/.well-known/openid-configuration", app.idp.issuer());
+    let customer = nobody.replace("http://127.0.0.1:9/dir", &directory);
+    let (findings, _) = check(&app, &format!("{secured}\n[tls.acme]\n{customer}\n")).await;
+    let told = finding(&findings, "tls")["found"].as_str().unwrap();
+    assert!(told.contains("set eab_key_id and eab_hmac_key"), "{told}");
+    let bound = format!("{customer}\neab_key_id = \"key-1\"\neab_hmac_key = \"Zm9vYmFy\"");
+    let (findings, _) = check(&app, &format!("{secured}\n[tls.acme]\n{bound}\n")).await;
+    assert_eq!(severity(&findings, "tls"), "ok", "{findings:#?}");
 }

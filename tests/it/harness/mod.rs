@@ -410,7 +410,11 @@ pub(crate) async fn around(url: &str, clock: &Clock) -> (IdentityProvider, TodoS
             clock: clock.clone(),
             client_id: "portcullis".to_owned(),
             client_secret: "upstream-secret-canary".to_owned(),
-            redirect_uris: vec![format!("{url}/auth/callback")],
+            // The second one is for tests with TLS.
+            redirect_uris: vec![
+                format!("{url}/auth/callback"),
+                format!("https://{}/auth/callback", tls::HOST),
+            ],
             issuer: None,
             pages_url: None,
             state_dir: None,

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http_body_util::{BodyExt, Empty};
 use hyper::Request;
@@ -9,7 +10,8 @@ use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -40,7 +42,13 @@ impl Pair {
     /// Writes both into a folder, as `cert.pem` and `key.pem`.
     pub(crate) fn write(&self, folder: &Path) {
         std::fs::write(folder.join("cert.pem"), &self.chain).unwrap();
-        std::fs::write(folder.join("key.pem"), &self.key).unwrap();
+        let key = folder.join("key.pem");
+        std::fs::write(&key, &self.key).unwrap();
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+        }
     }
 }
 
@@ -60,10 +68,20 @@ impl CertificateAuthority {
     }
 
     pub(crate) fn issue_for(&self, names: &[&str], years: (i32, i32)) -> Pair {
+        self.issue_between(names, (years.0, 1, 1), (years.1, 1, 1))
+    }
+
+    /// The same, valid from one day to another: year, month and day.
+    pub(crate) fn issue_between(
+        &self,
+        names: &[&str],
+        from: (i32, u8, u8),
+        to: (i32, u8, u8),
+    ) -> Pair {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();
-        params.not_before = rcgen::date_time_ymd(years.0, 1, 1);
-        params.not_after = rcgen::date_time_ymd(years.1, 1, 1);
+        params.not_before = rcgen::date_time_ymd(from.0, from.1, from.2);
+        params.not_after = rcgen::date_time_ymd(to.0, to.1, to.2);
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         Pair { chain: certificate.pem(), key: key.serialize_pem(), der: certificate.der().clone() }
@@ -81,6 +99,24 @@ impl CertificateAuthority {
     ) -> TlsConnector {
         client_that_believes(&self.root, protocols, versions)
     }
+
+    /// A client for which it is always this moment, in seconds since 1970.
+    pub(crate) fn client_at(&self, protocols: &[&str], moment: u64) -> TlsConnector {
+        let mut config = believing(&self.root, protocols, &[&rustls::version::TLS13]);
+        let moment = UnixTime::since_unix_epoch(Duration::from_secs(moment));
+        config.time_provider = Arc::new(Moment(moment));
+        TlsConnector::from(Arc::new(config))
+    }
+}
+
+/// A clock that stands still.
+#[derive(Debug)]
+struct Moment(UnixTime);
+
+impl TimeProvider for Moment {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(self.0)
+    }
 }
 
 /// A client that believes this authority alone.
@@ -89,6 +125,14 @@ pub(crate) fn client_that_believes(
     protocols: &[&str],
     versions: &[&'static SupportedProtocolVersion],
 ) -> TlsConnector {
+    TlsConnector::from(Arc::new(believing(root, protocols, versions)))
+}
+
+fn believing(
+    root: &CertificateDer<'static>,
+    protocols: &[&str],
+    versions: &[&'static SupportedProtocolVersion],
+) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     roots.add(root.clone()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -100,7 +144,7 @@ pub(crate) fn client_that_believes(
     config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
     // Each connection shows the certificate: none is resumed.
     config.resumption = rustls::client::Resumption::disabled();
-    TlsConnector::from(Arc::new(config))
+    config
 }
 
 /// A setup with `[tls]` and files in this folder.

@@ -1,5 +1,6 @@
 //! A real ACME server, Pebble, and two real processes on one PostgreSQL: `scripts/test-acme`.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -58,7 +59,8 @@ struct Pebble {
 }
 
 impl Pebble {
-    async fn start(folder: &Path, port: u16) -> Self {
+    /// With an external account, it takes only accounts that are bound to that one.
+    async fn start(folder: &Path, port: u16, external: Option<(&str, &str)>) -> Self {
         let [dns, names, listen, management] = [(); 4].map(|()| free_address());
         let mut resolver = Command::new(std::env::var("PEBBLE_CHALLTESTSRV").unwrap());
         resolver.args(["-dnsserver", &dns.to_string(), "-management", &names.to_string()]);
@@ -77,7 +79,9 @@ impl Pebble {
             "certificate": folder.join("cert.pem"),
             "privateKey": folder.join("key.pem"),
             "httpPort": 1, "tlsPort": port,
-            "ocspResponderURL": "", "externalAccountBindingRequired": false,
+            "ocspResponderURL": "",
+            "externalAccountBindingRequired": external.is_some(),
+            "externalAccountMACKeys": external.into_iter().collect::<BTreeMap<_, _>>(),
             "retryAfter": { "authz": 1, "order": 1 },
             "keyAlgorithm": "ecdsa",
             "profiles": { "default": { "description": "short", "validityPeriod": LIFE } },
@@ -148,7 +152,7 @@ async fn two_replicas_obtain_one_certificate_and_renew_it_and_no_connection_noti
     let database = Database::new().await;
     assert!(database.is_postgres(), "replicas need PostgreSQL: scripts/test-acme");
     let folder = database.folder.clone();
-    let pebble = Pebble::start(&folder, addresses[0].port()).await;
+    let pebble = Pebble::start(&folder, addresses[0].port(), None).await;
     let ca = folder.join("acme-ca.pem");
     std::fs::write(&ca, &pebble.authority.pem).unwrap();
     let url = format!("https://{HOST}");
@@ -223,4 +227,49 @@ async fn two_replicas_obtain_one_certificate_and_renew_it_and_no_connection_noti
         assert!(!stored.contains(secret), "{secret} is in the database");
         assert!(!log(0).contains(secret) && !log(1).contains(secret), "{secret} is in the log");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Pebble: scripts/test-acme"]
+async fn an_authority_for_its_customers_issues_once_the_account_is_bound_to_one_of_them() {
+    const KEY_ID: &str = "kid-1";
+    const HMAC_KEY: &str = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W";
+    let address = free_address();
+    let database = Database::new().await;
+    let folder = database.folder.clone();
+    let pebble = Pebble::start(&folder, address.port(), Some((KEY_ID, HMAC_KEY))).await;
+    let ca = folder.join("acme-ca.pem");
+    std::fs::write(&ca, &pebble.authority.pem).unwrap();
+    std::fs::write(folder.join("eab"), HMAC_KEY).unwrap();
+    let url = format!("https://{HOST}");
+    let (idp, todo) = around(&url, &Clock::System).await;
+    let listen = address.to_string();
+    let place = ServerAt { url: &url, listen: &listen, admin: None, database: &database };
+    let acme = format!(
+        "[tls.acme]\ndomains = [{HOST:?}]\nterms = true\ndirectory = {:?}\nca = {:?}\n",
+        pebble.directory,
+        ca.to_str().unwrap(),
+    );
+    let file = folder.join("portcullis.toml");
+    std::fs::write(&file, Setup::toml(acme.clone()).config(&place, &idp, &todo)).unwrap();
+    let mut command = portcullis(&folder);
+    command.args(["serve", "--config", "portcullis.toml"]);
+    let log = folder.join("server.log");
+    let _server = Running::start(command, &log);
+    let failed = "SELECT COUNT(*) FROM audit_events WHERE event = 'certificate_failed'";
+    let logged = || std::fs::read_to_string(&log).unwrap_or_default();
+    until("an order fails", async || logged().contains("no certificate was obtained")).await;
+    assert!(logged().contains("externalAccount"), "{}", logged());
+
+    // The next attempt would be a minute later; another account does not wait.
+    let key = folder.join("eab");
+    let bound = format!("{acme}eab_key_id = {KEY_ID:?}\neab_hmac_key = {{ file = {key:?} }}\n");
+    std::fs::write(&file, Setup::toml(bound).config(&place, &idp, &todo)).unwrap();
+    let client = pebble.client().await;
+    until("a certificate is in use", async || connect_as(HOST, &listen, &client).await.is_ok())
+        .await;
+    assert_eq!((pebble.issued(), database.number(failed).await), (1, 1));
+    let stored = String::from_utf8_lossy(&database.dump().await).into_owned();
+    assert!(!stored.contains(HMAC_KEY), "the key is in the database");
+    assert!(!logged().contains(HMAC_KEY), "the key is in the log");
 }

@@ -10,9 +10,5 @@ mod product;
 mod ready;
 mod retries;
 mod schema;
-<<<<<<< ours
 mod single_statements;
-||||||| base
-=======
 mod tls;
->>>>>>> theirs
