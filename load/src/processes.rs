@@ -42,8 +42,9 @@ impl ProcessorTime {
         let own = Watched { name: "load".to_owned(), pid: std::process::id() };
         let mut by_name = BTreeMap::new();
         for Watched { name, pid } in watched.iter().chain([&own]) {
-            let used = with_descendants(&stats, *pid).iter().map(|pid| stats[pid].ticks);
-            *by_name.entry(name.clone()).or_default() += used.sum::<u64>();
+            let pids = with_descendants(&stats, *pid);
+            let used: u64 = pids.iter().map(|pid| stats[pid].ticks).sum();
+            *by_name.entry(name.clone()).or_default() += used;
         }
         Self(by_name)
     }

@@ -222,7 +222,10 @@ impl Exporter {
 
     /// Sends spans for good.
     async fn keep_sending_spans(&self) {
-        while self.sampling.is_some() {
+        if self.sampling.is_none() {
+            return;
+        }
+        loop {
             let _ = tokio::time::timeout(FLUSH, self.queue.message_of_spans()).await;
             self.send_spans(NextMessage::Full).await;
         }
@@ -230,7 +233,10 @@ impl Exporter {
 
     /// Sends lines for good.
     async fn keep_sending_lines(&self) {
-        while self.sends_lines {
+        if !self.sends_lines {
+            return;
+        }
+        loop {
             let _ = tokio::time::timeout(FLUSH, self.queue.message_of_lines()).await;
             self.send_lines(NextMessage::Full).await;
         }
@@ -238,7 +244,10 @@ impl Exporter {
 
     /// Sends metrics for good.
     async fn keep_sending_metrics(&self, app: &App) {
-        while self.sends_metrics {
+        if !self.sends_metrics {
+            return;
+        }
+        loop {
             tokio::time::sleep(METRICS).await;
             self.send_metrics(&app.current()).await;
         }
@@ -277,7 +286,7 @@ impl App {
         let sending = async {
             let (spans, lines) = (exporter.keep_sending_spans(), exporter.keep_sending_lines());
             tokio::join!(spans, lines, exporter.keep_sending_metrics(self));
-            std::future::pending().await // nothing is sent by itself
+            std::future::pending::<()>().await; // nothing is sent by itself
         };
         tokio::select! {
             biased;

@@ -60,7 +60,8 @@ impl RequestFailed {
         let first: Option<&(dyn Error + 'static)> = Some(self);
         std::iter::successors(first, |error| (*error).source()).any(|error| {
             let io = error.downcast_ref::<std::io::Error>();
-            io.and_then(std::io::Error::get_ref).is_some_and(<dyn Error + Send + Sync>::is::<OnlyInterim>)
+            io.and_then(std::io::Error::get_ref)
+                .is_some_and(<dyn Error + Send + Sync>::is::<OnlyInterim>)
         })
     }
 }

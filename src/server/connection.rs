@@ -250,8 +250,8 @@ async fn answer(
     let version = request.version();
     let under_way = traffic.begin(version);
     let (parts, body) = request.into_parts();
-    arrival.has_length_twice = version != Version::HTTP_2
-        && traffic.has_conflicting_length(&parts.method, &parts.headers);
+    arrival.has_length_twice =
+        version != Version::HTTP_2 && traffic.has_conflicting_length(&parts.method, &parts.headers);
     let asks_first = parts.headers.contains_key(header::EXPECT);
     let mut streams = StreamRequest::of(version, &parts.method, &parts.headers);
     let (body, rest) = if body.is_end_stream() {

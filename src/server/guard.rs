@@ -119,11 +119,7 @@ async fn check<F: Future<Output = Response>>(
 }
 
 /// Returns the response to a request that no route may see; `None` if it may pass.
-fn refusal(
-    context: &ListenerContext,
-    request: &Request,
-    arrival: Arrival,
-) -> Option<Response> {
+fn refusal(context: &ListenerContext, request: &Request, arrival: Arrival) -> Option<Response> {
     let limits = &context.app.config().limits;
     let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
     if target > limits.request_target {

@@ -181,9 +181,11 @@ mod tests {
             let request = StreamRequest::of(Version::HTTP_11, &Method::GET, &headers).unwrap();
             assert_eq!(request.keeps_connection, keeps, "{values:?}");
         }
-        for (version, method) in
-            [(Version::HTTP_10, Method::GET), (Version::HTTP_2, Method::GET), (Version::HTTP_11, Method::HEAD)]
-        {
+        for (version, method) in [
+            (Version::HTTP_10, Method::GET),
+            (Version::HTTP_2, Method::GET),
+            (Version::HTTP_11, Method::HEAD),
+        ] {
             assert!(StreamRequest::of(version, &method, &HeaderMap::new()).is_none());
         }
     }

@@ -185,7 +185,7 @@ mod tests {
     fn te_03_a_full_queue_drops_and_counts_what_comes_last() {
         let metrics = Metrics::new();
         let queue = ExportQueue::new(metrics.clone());
-        for number in 0..MOST_LINES + 1 {
+        for number in 0..=MOST_LINES {
             queue.push_line(|| line(&number.to_string()));
         }
         for _ in 0..2 {
@@ -204,7 +204,7 @@ mod tests {
     #[test]
     fn what_makes_no_whole_message_waits_for_company() {
         let queue = ExportQueue::new(Metrics::new());
-        for number in 0..2 * BATCH + 1 {
+        for number in 0..=2 * BATCH {
             queue.push_line(|| line(&number.to_string()));
         }
 
