@@ -32,7 +32,7 @@ const REPEATABLE: usize = 64 * 1024;
 
 /// A request that may be forwarded.
 pub(super) struct Authorized {
-    pub(super) parts: Parts,
+    pub(super) parts: Box<Parts>,
     pub(super) body: Payload,
     /// The request asks for the list of tools.
     pub(super) lists_tools: bool,
@@ -44,7 +44,7 @@ pub(super) struct Authorized {
 
 impl Authorized {
     /// A request whose messages nobody has read.
-    const fn unread(parts: Parts, body: Payload) -> Self {
+    const fn unread(parts: Box<Parts>, body: Payload) -> Self {
         Self { parts, body, lists_tools: false, may_become_a_task: None, message: None }
     }
 }
@@ -86,7 +86,7 @@ pub(super) async fn authorize(
     app: &App,
     resource: &ResourceConfig,
     caller: &Caller,
-    mut parts: Parts,
+    mut parts: Box<Parts>,
     reading: &mut RequestReading,
 ) -> Result<Authorized, GatewayRefused> {
     let limit = app.config().limits.gateway_body;

@@ -123,7 +123,7 @@ impl GatewayRoute {
 
     /// Forwards a request, or refuses it with a challenge. `app` must be the application that this route was
     /// created from.
-    pub async fn pass(&self, app: &App, request: Request) -> Response {
+    pub async fn pass(&self, app: &App, request: Box<Request>) -> Response {
         pass(app, &app.config().resources[self.index], self, request).await
     }
 }
@@ -134,13 +134,14 @@ async fn pass(
     app: &App,
     resource: &ResourceConfig,
     passage: &GatewayRoute,
-    request: Request,
+    request: Box<Request>,
 ) -> Response {
     if request.method() == Method::OPTIONS {
         return preflight(&request);
     }
     let origin = origin::check(app, &request.headers().get_all(header::ORIGIN));
     let (parts, body) = request.into_parts();
+    let parts = Box::new(parts); // every step on their way would copy them
     let page = landing::asked_for(app, &parts.method, &parts.headers);
     let page = page.map(|language| (language, ClientAddress::of(&parts.extensions)));
     let may_be_read = asked::may_be_read(&parts);
@@ -198,7 +199,7 @@ async fn serve(
     app: &App,
     resource: &ResourceConfig,
     passage: &GatewayRoute,
-    parts: Parts,
+    parts: Box<Parts>,
     reading: &mut RequestReading,
 ) -> Result<Response, GatewayRefused> {
     // Subscribe before the grant is looked up, so that a revocation in between is not missed.
@@ -251,7 +252,7 @@ struct Admitted {
 /// Checks whether an authenticated request may be forwarded, and fetches the tokens that go with it.
 async fn admit(
     supply: &TokenSupply<'_>,
-    parts: Parts,
+    parts: Box<Parts>,
     reading: &mut RequestReading,
 ) -> Result<Admitted, GatewayRefused> {
     let TokenSupply { app, resource, caller, .. } = *supply;

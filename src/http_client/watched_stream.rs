@@ -12,10 +12,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-/// Most bytes that a target may send before a response has begun: 4 MiB. A server may send any number of
+/// Most bytes that a target may send before a response has begun: 2 MiB. A server may send any number of
 /// interim responses (1xx) first; one that sends nothing else would keep a connection and a processor busy
-/// until the response timeout. The library itself limits each of them, and the head of the response.
-const MOST_UNANSWERED: u64 = 4 * 1024 * 1024;
+/// until the response timeout. The library limits each of them, and the head of the response, to 400 KiB, and
+/// reads no more of the body than fits into its buffer before the head is passed on.
+const MOST_UNANSWERED: u64 = 2 * 1024 * 1024;
 
 /// Nothing has come from the server yet.
 const NEW: u8 = 0;

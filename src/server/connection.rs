@@ -260,7 +260,7 @@ async fn answer(
         let (body, rest) = RequestBody::new(body, within, Arc::clone(&traffic));
         (axum::body::Body::new(body), Some(rest))
     };
-    let request = axum::extract::Request::from_parts(parts, body);
+    let request = Box::new(axum::extract::Request::from_parts(parts, body));
     let mut answering = pin!(service.answer_to(request, arrival));
     let mut response = poll_fn(|context| {
         let poll = answering.as_mut().poll(context);

@@ -61,15 +61,17 @@ pub(super) async fn guard(
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("other", MatchedPath::as_str);
     let arrival = request.extensions().get().copied().unwrap_or_default();
-    pass_guard(&context, route, (request, arrival), |request| next.run(request)).await
+    let request = (Box::new(request), arrival);
+    pass_guard(&context, route, request, |request| next.run(*request)).await
 }
 
-/// Checks a request, passes it on to `next`, and counts it and its duration under the label `route`.
+/// Checks a request, passes it on to `next`, and counts it and its duration under the label `route`. The request is
+/// in a box, because every step on its way would copy it.
 pub(super) async fn pass_guard<F: Future<Output = Response>>(
     context: &ListenerContext,
     route: &str,
-    (request, arrival): (Request, Arrival),
-    next: impl FnOnce(Request) -> F,
+    (request, arrival): (Box<Request>, Arrival),
+    next: impl FnOnce(Box<Request>) -> F,
 ) -> Response {
     let begun = Instant::now();
     let trace = request_trace::begin(&context.app, context.side, route, &request, begun);
@@ -87,8 +89,8 @@ pub(super) async fn pass_guard<F: Future<Output = Response>>(
 /// response is a page with a reference.
 async fn check<F: Future<Output = Response>>(
     context: &ListenerContext,
-    (mut request, arrival): (Request, Arrival),
-    next: impl FnOnce(Request) -> F,
+    (mut request, arrival): (Box<Request>, Arrival),
+    next: impl FnOnce(Box<Request>) -> F,
 ) -> Response {
     if let Some(refused) = refusal(context, &request, arrival) {
         return refused;

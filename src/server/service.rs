@@ -82,7 +82,7 @@ impl Service {
 
     /// Returns the response to a request that came over no connection.
     pub async fn answer(&self, request: Request) -> Response {
-        self.answer_to(request, Arrival::default()).await
+        self.answer_to(Box::new(request), Arrival::default()).await
     }
 
     /// Returns the response to a request. Calls of MCP servers are by far the most frequent requests. They
@@ -90,7 +90,7 @@ impl Service {
     /// guard.
     ///
     /// This is the only place that strips the path of `public_url`; the routes do not know it.
-    pub(super) async fn answer_to(&self, mut request: Request, arrival: Arrival) -> Response {
+    pub(super) async fn answer_to(&self, mut request: Box<Request>, arrival: Arrival) -> Response {
         let is_rooted = self.context.url.base_path().is_empty();
         if !is_rooted && self.context.side != ListenerKind::Plain {
             let Some(uri) = below_our_path(&self.context.url, request.uri()) else {
@@ -115,13 +115,13 @@ impl Service {
 }
 
 /// Passes a request to a route table.
-async fn routed(router: &Router, mut request: Request, arrival: Arrival) -> Response {
+async fn routed(router: &Router, mut request: Box<Request>, arrival: Arrival) -> Response {
     let extensions = request.extensions_mut();
     extensions.insert(arrival);
     if let Some(peer) = arrival.peer {
         extensions.insert(Peer(peer));
     }
-    let Ok(response) = TowerToHyperService::new(router.clone()).call(request).await;
+    let Ok(response) = TowerToHyperService::new(router.clone()).call(*request).await;
     response
 }
 

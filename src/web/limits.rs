@@ -89,8 +89,8 @@ impl PathLimits {
 /// nothing more.
 pub async fn enforce<F: Future<Output = Response>>(
     app: &App,
-    request: Request,
-    next: impl FnOnce(Request) -> F,
+    request: Box<Request>,
+    next: impl FnOnce(Box<Request>) -> F,
 ) -> Response {
     let Some(address) = ClientAddress::of(request.extensions()) else {
         return next(request).await;
