@@ -93,8 +93,15 @@ streams_per_person = 100000
             each = took / (told["per_second"] * float(SECONDS)) * 1e6
             together = "one after another" if at_once == 1 else f"{at_once} at once"
             print(f"| {name}, {together} | {each:,.0f} µs | {told['per_second']:,.0f}/s, median {told['p50_us'] / 1000:.1f} ms |", flush=True)
-    told, _ = run("streams", 2000, "--pid", str(server.pid))
-    print(f"| open stream: memory | {told['kib_per_stream']} KiB | {told['open']} open |")
+    streams = subprocess.Popen(pinned(1, LOAD, "run", "streams", "--base", URL, "--callers", "2000", "--seconds", "60",
+                                      "--pid", str(server.pid)), stdout=subprocess.PIPE, text=True)
+    time.sleep(20)
+    before, begun = processor(server.pid), time.time()
+    time.sleep(30)
+    share = (processor(server.pid) - before) / (time.time() - begun)
+    told = json.loads(streams.communicate()[0])
+    each = (share - rest) / told["open"] * 1e6
+    print(f"| open stream, idle | {told['kib_per_stream']} KiB, {each:.1f} µs each second | {told['open']} open |")
 
 if __name__ == "__main__":
     started = []

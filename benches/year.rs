@@ -26,7 +26,6 @@ use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use axum::extract::{RawForm, State};
-use axum::response::Json;
 use axum::routing::{get, post};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -439,6 +438,7 @@ impl Year {
             idle_client: limits.idle_client_expiry,
             audit: self.app.config().audit_retention,
             refused_person: limits.refused_person_expiry,
+            refresh_idle: self.app.config().tokens.refresh_idle,
             rows: limits.sweep_rows,
         }
     }
@@ -728,9 +728,15 @@ impl Provider {
     }
 }
 
-async fn discovery(State(provider): State<Arc<Provider>>) -> Json<Value> {
+type Said = ([(&'static str, &'static str); 1], String);
+
+fn answered(json: &Value) -> Said {
+    ([("content-type", "application/json")], json.to_string())
+}
+
+async fn discovery(State(provider): State<Arc<Provider>>) -> Said {
     let issuer = &provider.issuer;
-    Json(json!({
+    answered(&json!({
         "issuer": issuer,
         "authorization_endpoint": format!("{issuer}/authorize"),
         "token_endpoint": format!("{issuer}/token"),
@@ -745,16 +751,16 @@ async fn discovery(State(provider): State<Arc<Provider>>) -> Json<Value> {
     }))
 }
 
-async fn keys(State(provider): State<Arc<Provider>>) -> Json<Value> {
+async fn keys(State(provider): State<Arc<Provider>>) -> Said {
     let point = provider.key.public_key().as_ref();
     let b64 = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
-    Json(json!({ "keys": [{
+    answered(&json!({ "keys": [{
         "kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": "year",
         "x": b64(&point[1..33]), "y": b64(&point[33..65]),
     }] }))
 }
 
-async fn token(State(provider): State<Arc<Provider>>, RawForm(body): RawForm) -> Json<Value> {
+async fn token(State(provider): State<Arc<Provider>>, RawForm(body): RawForm) -> Said {
     let mut pairs = form_urlencoded::parse(&body);
     let code = pairs.find(|(name, _)| name == "code" || name == "refresh_token").unwrap().1;
     let said: Value =
@@ -767,7 +773,7 @@ async fn token(State(provider): State<Arc<Provider>>, RawForm(body): RawForm) ->
         "email_verified": true, "roles": [role], "nonce": nonce,
         "auth_time": now, "iat": now, "exp": now + 3600,
     });
-    Json(json!({
+    answered(&json!({
         "access_token": "a".repeat(1100),
         "id_token": provider.sign(&claims),
         "refresh_token": URL_SAFE_NO_PAD.encode(said.to_string()),

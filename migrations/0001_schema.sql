@@ -274,7 +274,9 @@ CREATE TABLE authorization_codes (
     grant_id         TEXT,                   -- the grant it became; a replay revokes it
     trace            TEXT                    -- the trace of the sign-in, if it is recorded (telemetry)
 );
-CREATE INDEX authorization_codes_by_expiry ON authorization_codes (expires_at);
+CREATE INDEX authorization_codes_by_session ON authorization_codes (session_id);
+-- A code that became a grant stays as long as the grant does, and is found through it.
+CREATE INDEX authorization_codes_by_expiry ON authorization_codes (expires_at) WHERE grant_id IS NULL;
 
 -- Grants: what a client may do for a person at one MCP server. The gateway's revocation check reads them.
 CREATE TABLE grants (
@@ -294,6 +296,7 @@ CREATE TABLE grants (
     CHECK (kind <> 'person' OR session_id IS NOT NULL)
 );
 CREATE INDEX grants_by_session ON grants (session_id);
+CREATE INDEX grants_by_end ON grants ((COALESCE(revoked_at, expires_at)));
 CREATE INDEX grants_by_client ON grants (client_id, id);
 CREATE INDEX grants_by_subject ON grants (subject, id);
 CREATE INDEX grants_by_resource ON grants (resource, id);
@@ -490,6 +493,7 @@ CREATE TABLE web_sessions (
     ended_at     BIGINT
 );
 CREATE INDEX web_sessions_by_subject ON web_sessions (subject);
+CREATE INDEX web_sessions_by_session ON web_sessions (session_id);
 CREATE INDEX web_sessions_by_expiry ON web_sessions (expires_at);
 
 -- Messages to the targets of [[notify]] that are not delivered yet.

@@ -134,6 +134,7 @@ impl Clients {
                     idle_client: config.limits.idle_client_expiry,
                     audit: config.audit_retention,
                     refused_person: config.limits.refused_person_expiry,
+                    refresh_idle: config.tokens.refresh_idle,
                     rows: config.limits.sweep_rows,
                 },
             },

@@ -59,6 +59,7 @@ async fn clean_up(app: &App) {
         idle_client: limits.idle_client_expiry,
         audit: app.config().audit_retention,
         refused_person: limits.refused_person_expiry,
+        refresh_idle: app.config().tokens.refresh_idle,
         rows: limits.sweep_rows,
     };
     // Only one replica cleans up at a time: several would wait for each other's row locks.

@@ -4,9 +4,14 @@
 //! Each statement states its condition twice: where it selects some rows, and on the row that it deletes.
 //! PostgreSQL waits for a row that another transaction is writing and then re-evaluates only the second
 //! condition on the new version. Without it, a client that has just been used would be deleted.
+//!
+//! On SQLite all writers wait while a statement looks for its rows. So none walks a table that grows with use:
+//! what belongs to a grant is found through the index of grants by their end, used refresh tokens by their ids,
+//! and sessions are looked for before the transaction begins.
 
 use std::time::Duration;
 
+use super::revocation::first_id;
 use super::{Storage, StorageError, Transaction, Use, moment, replay_guard};
 use crate::clock::Timestamp;
 
@@ -32,6 +37,10 @@ pub struct Retention {
     pub audit: Duration,
     /// What the identity provider sent about a person refused by the rules.
     pub refused_person: Duration,
+    /// Idle lifetime of refresh tokens. Where it was changed: a used token that was issued under a shorter one
+    /// stays for as long as this one, and one that was issued under a longer one is looked at by each clean-up
+    /// until it expires.
+    pub refresh_idle: Duration,
     /// Most rows of a table removed in one transaction, so that callers do not wait long for the writer.
     pub rows: u32,
 }
@@ -74,22 +83,31 @@ const ENDED: &[&str] = &[
          (SELECT id FROM logins_awaiting_approval WHERE expires_at < $1 LIMIT $2)",
     "DELETE FROM mcp_tasks WHERE expires_at < $1 AND task_hash IN
          (SELECT task_hash FROM mcp_tasks WHERE expires_at < $1 LIMIT $2)",
+    "DELETE FROM authorization_codes WHERE grant_id IS NULL AND expires_at < $1 AND id IN
+         (SELECT id FROM authorization_codes WHERE grant_id IS NULL AND expires_at < $1 LIMIT $2)",
+    // On SQLite, CROSS JOIN means this order: first the grants that have ended, then what belongs to them.
     "DELETE FROM authorization_codes WHERE expires_at < $1 AND id IN
-         (SELECT c.id FROM authorization_codes c LEFT JOIN grants g ON g.id = c.grant_id
-          WHERE c.expires_at < $1 AND (g.id IS NULL OR g.expires_at < $1
-                OR g.revoked_at < $1) LIMIT $2)",
+         (SELECT c.id FROM grants g CROSS JOIN authorization_codes c
+          WHERE COALESCE(g.revoked_at, g.expires_at) < $1 AND c.session_id = g.session_id
+            AND c.grant_id = g.id AND c.expires_at < $1 LIMIT $2)",
     "DELETE FROM refresh_tokens WHERE id IN
-         (SELECT r.id FROM refresh_tokens r JOIN grants g ON g.id = r.grant_id
-          WHERE g.expires_at < $1 OR g.revoked_at < $1 LIMIT $2)",
-    // A used token stays until it would have expired anyway, because its reuse must still be
-    // detected.
-    "DELETE FROM refresh_tokens WHERE used_at IS NOT NULL AND expires_at < $1 AND id IN
-         (SELECT id FROM refresh_tokens WHERE used_at IS NOT NULL AND expires_at < $1
+         (SELECT r.id FROM grants g CROSS JOIN refresh_tokens r
+          WHERE COALESCE(g.revoked_at, g.expires_at) < $1 AND r.grant_id = g.id LIMIT $2)",
+    "DELETE FROM grants WHERE COALESCE(revoked_at, expires_at) < $1 AND id IN
+         (SELECT g.id FROM grants g WHERE COALESCE(g.revoked_at, g.expires_at) < $1
+            AND NOT EXISTS (SELECT 1 FROM refresh_tokens r WHERE r.grant_id = g.id)
+            AND NOT EXISTS (SELECT 1 FROM authorization_codes c
+                            WHERE c.session_id = g.session_id AND c.grant_id = g.id)
           LIMIT $2)",
-    "DELETE FROM grants WHERE (expires_at < $1 OR revoked_at < $1) AND id IN
-         (SELECT g.id FROM grants g WHERE (g.expires_at < $1 OR g.revoked_at < $1)
-          AND NOT EXISTS (SELECT 1 FROM refresh_tokens r WHERE r.grant_id = g.id) LIMIT $2)",
 ];
+
+/// Removes at most `$2` used refresh tokens that expired before `$1`. They stay until they would have expired
+/// anyway, because their reuse must still be detected. Ids begin with the time of issue: tokens from `$3` on are
+/// too new to have expired.
+const USED_REFRESH_TOKENS: &str =
+    "DELETE FROM refresh_tokens WHERE used_at IS NOT NULL AND expires_at < $1 AND id IN
+         (SELECT id FROM refresh_tokens WHERE id < $3 AND used_at IS NOT NULL AND expires_at < $1
+          LIMIT $2)";
 
 /// A kind of single-use ids. Its watermark makes every id that expired before it count as used.
 struct SingleUse {
@@ -151,7 +169,7 @@ impl Storage {
         for &statement in ENDED {
             removed += self.remove(statement, now.minus(AFTER), rows).await?;
         }
-        removed += self.remove_sessions(now.minus(AFTER), rows, now).await?;
+        removed += self.remove_used_refresh_tokens(now.minus(AFTER), keep).await?;
         removed += self.remove(EXPIRED_ATTEMPTS, now.minus(LOGINS), rows).await?;
         removed += self.remove(BROKEN_CONNECTIONS, now.minus(BROKEN), rows).await?;
         removed += self.remove(OLD_REVOCATIONS, now.minus(NOTIFICATIONS), rows).await?;
@@ -165,6 +183,10 @@ impl Storage {
             removed += self.forget(ids, now, rows).await?;
         }
         removed += self.sweep_audit(now, keep.audit).await?;
+        // Last, once: what used them has to go first.
+        if removed == 0 {
+            removed += self.remove_sessions(now.minus(AFTER), rows, now).await?;
+        }
         Ok(removed)
     }
 
@@ -177,6 +199,21 @@ impl Storage {
     ) -> Result<u64, StorageError> {
         let mut step = self.begin_cleanup().await?;
         let removed = sqlx::query(statement).bind(before.unix()).bind(rows);
+        let removed = removed.execute(&mut *step).await?.rows_affected();
+        step.commit().await?;
+        Ok(removed)
+    }
+
+    async fn remove_used_refresh_tokens(
+        &self,
+        before: Timestamp,
+        keep: Retention,
+    ) -> Result<u64, StorageError> {
+        let mut step = self.begin_cleanup().await?;
+        let removed = sqlx::query(USED_REFRESH_TOKENS)
+            .bind(before.unix())
+            .bind(i64::from(keep.rows))
+            .bind(first_id(before.minus(keep.refresh_idle)));
         let removed = removed.execute(&mut *step).await?.rows_affected();
         step.commit().await?;
         Ok(removed)
@@ -334,4 +371,62 @@ pub(super) async fn count_clients(step: &mut Transaction) -> Result<(), StorageE
     .execute(&mut **step)
     .await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::{AnyConnection, AssertSqlSafe, Connection, Row};
+
+    use super::*;
+    use crate::storage::connections::{REMOVE_SESSION, SESSIONS_TO_REMOVE};
+
+    async fn texts(connection: &mut AnyConnection, sql: String, column: &str) -> Vec<String> {
+        let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(connection).await.unwrap();
+        rows.iter().map(|row| row.get(column)).collect()
+    }
+
+    async fn database(name: &str) -> (Storage, AnyConnection) {
+        let folder = std::env::temp_dir().join(format!("portcullis_{name}_{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let url = format!("sqlite://{}", folder.join("portcullis.db").display());
+        let storage = Storage::open(&url, Some(&[7; 32])).await.unwrap();
+        (storage, AnyConnection::connect(&url).await.unwrap())
+    }
+
+    #[tokio::test]
+    async fn no_statement_of_clean_up_walks_a_table_that_grows_with_use() {
+        let (_storage, mut connection) = database("clean_up_plans").await;
+        let ended = ENDED.iter().copied();
+        let others = [EXPIRED_LOGINS, USED_REFRESH_TOKENS, REMOVE_SESSION];
+        for statement in ended.chain(others) {
+            let sql = format!("EXPLAIN QUERY PLAN {statement}");
+            let plan = texts(&mut connection, sql, "detail").await;
+            assert!(!plan.is_empty(), "{statement}");
+            let walks = plan.iter().any(|step| step.starts_with("SCAN"));
+            assert!(!walks, "{statement}\n{plan:#?}");
+        }
+        // This one is read outside a transaction. It walks the sessions, and nothing for each of them.
+        let sql = format!("EXPLAIN QUERY PLAN {SESSIONS_TO_REMOVE}");
+        let plan = texts(&mut connection, sql, "detail").await;
+        assert_eq!(plan.iter().filter(|step| step.starts_with("SCAN")).count(), 1, "{plan:#?}");
+    }
+
+    /// Whoever deletes a row makes the engine look for rows that refer to it.
+    #[tokio::test]
+    async fn each_reference_to_another_table_has_an_index() {
+        let (_storage, mut connection) = database("references").await;
+        let sql = "SELECT m.name || '.' || f.\"from\" AS reference FROM sqlite_master m
+                   JOIN pragma_foreign_key_list(m.name) f WHERE m.type = 'table'";
+        let references = texts(&mut connection, sql.to_owned(), "reference").await;
+        assert!(references.contains(&"grants.session_id".to_owned()), "{references:?}");
+        for reference in references {
+            let (table, referring) = reference.split_once('.').unwrap();
+            let sql = format!(
+                "SELECT c.name AS first FROM pragma_index_list('{table}') i
+                 JOIN pragma_index_info(i.name) c WHERE c.seqno = 0 AND i.partial = 0"
+            );
+            let firsts = texts(&mut connection, sql, "first").await;
+            assert!(firsts.iter().any(|first| first == referring), "{reference} has none");
+        }
+    }
 }

@@ -27,6 +27,8 @@ pub use list::{ConnectionFilter, ConnectionRow};
 pub use put::{NewConnection, PutConnection};
 pub use revocations::{DueRevocation, Settled};
 pub(super) use sessions::{BREAK_CONNECTIONS, MARK_SESSIONS, MARK_SESSIONS_OF_GRANTS};
+#[cfg(test)]
+pub(super) use sessions::{REMOVE_SESSION, SESSIONS_TO_REMOVE};
 pub(super) use used::RecentUses;
 
 use super::database::Engine;

@@ -40,6 +40,22 @@ pub(in crate::storage) const MARK_SESSIONS_OF_GRANTS: &str = "INSERT INTO token_
                        AND l.revoked_at IS NULL AND l.expires_at > {now})
      ON CONFLICT (id) DO NOTHING";
 
+/// At most `$2` sessions that nothing has used since `$1`. It reads the whole table, so it is no part of a
+/// transaction: on SQLite, all writers would wait for it.
+pub(in crate::storage) const SESSIONS_TO_REMOVE: &str =
+    "SELECT s.id FROM upstream_sessions s WHERE s.last_ok_at < $1
+       AND NOT EXISTS (SELECT 1 FROM grants g WHERE g.session_id = s.id)
+       AND NOT EXISTS (SELECT 1 FROM authorization_codes c WHERE c.session_id = s.id)
+       AND NOT EXISTS (SELECT 1 FROM web_sessions w WHERE w.session_id = s.id)
+     LIMIT $2";
+/// Removes the session `$2`, if nothing has used it since `$1`.
+pub(in crate::storage) const REMOVE_SESSION: &str =
+    "DELETE FROM upstream_sessions WHERE last_ok_at < $1 AND id = $2
+       AND NOT EXISTS (SELECT 1 FROM grants g WHERE g.session_id = upstream_sessions.id)
+       AND NOT EXISTS (SELECT 1 FROM authorization_codes c WHERE c.session_id = upstream_sessions.id)
+       AND NOT EXISTS (SELECT 1 FROM web_sessions w WHERE w.session_id = upstream_sessions.id)
+     RETURNING id, issuer, state, tokens";
+
 enum SessionUse {
     /// A grant. A new mark comes with its end.
     Grant,
@@ -140,20 +156,18 @@ impl Storage {
         rows: i64,
         now: Timestamp,
     ) -> Result<u64, StorageError> {
+        let unused = sqlx::query(SESSIONS_TO_REMOVE).bind(before.unix()).bind(rows);
+        let unused = self.read_all(unused).await?;
+        if unused.is_empty() {
+            return Ok(0);
+        }
         let mut step = self.begin_cleanup().await?;
-        let removed = sqlx::query(
-            "DELETE FROM upstream_sessions WHERE last_ok_at < $1 AND id IN
-                 (SELECT s.id FROM upstream_sessions s WHERE s.last_ok_at < $1
-                  AND NOT EXISTS (SELECT 1 FROM grants g WHERE g.session_id = s.id)
-                  AND NOT EXISTS (SELECT 1 FROM authorization_codes c WHERE c.session_id = s.id)
-                  AND NOT EXISTS (SELECT 1 FROM web_sessions c WHERE c.session_id = s.id)
-                  LIMIT $2)
-             RETURNING id, issuer, state, tokens",
-        )
-        .bind(before.unix())
-        .bind(rows)
-        .fetch_all(&mut *step)
-        .await?;
+        let mut removed = Vec::with_capacity(unused.len());
+        for row in &unused {
+            let one = sqlx::query(REMOVE_SESSION);
+            let one = one.bind(before.unix()).bind(column::<String>(row, "id")?);
+            removed.extend(one.fetch_optional(&mut *step).await?);
+        }
         for row in &removed {
             let (id, issuer): (String, String) = (column(row, "id")?, column(row, "issuer")?);
             if column::<String>(row, "state")? != "active" {

@@ -229,6 +229,7 @@ async fn ad_06_claims_of_refused_people_are_sealed_bounded_and_gone_after_their_
         idle_client: day * 90,
         audit: day * 90,
         refused_person: day * 7,
+        refresh_idle: std::time::Duration::from_hours(1),
         rows: 500,
     };
     app.advance(7 * 24 * 60 * 60 - 600);

@@ -405,6 +405,7 @@ async fn copies_that_nobody_uses_go_and_those_of_living_grants_stay() {
         idle_client: day,
         audit: day,
         refused_person: day,
+        refresh_idle: std::time::Duration::from_hours(1),
         rows: 500,
     };
     let sweep = async || app.storage().sweep(app.now(), keep).await.unwrap();

@@ -448,6 +448,7 @@ async fn what_is_remembered_of_sign_outs_is_forgotten_in_time() {
         idle_client: 90 * day,
         audit: 400 * day,
         refused_person: 400 * day,
+        refresh_idle: std::time::Duration::from_hours(1),
         rows: 500,
     };
     while app.storage().sweep(app.now(), keep).await.unwrap() > 0 {}

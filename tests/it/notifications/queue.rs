@@ -265,6 +265,7 @@ async fn what_was_queued_for_a_target_that_is_gone_is_removed() {
         idle_client: std::time::Duration::from_hours(24 * 90),
         audit: std::time::Duration::from_hours(24 * 400),
         refused_person: std::time::Duration::from_hours(24 * 7),
+        refresh_idle: std::time::Duration::from_hours(1),
         rows: 500,
     };
     app.storage().sweep(app.now(), keep).await.unwrap();

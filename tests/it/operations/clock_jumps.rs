@@ -27,6 +27,7 @@ async fn sweep(app: &TestApp) {
         idle_client: 90 * day,
         audit: 400 * day,
         refused_person: 400 * day,
+        refresh_idle: Duration::from_hours(1),
         rows: 500,
     };
     while app.storage().sweep(app.now(), keep).await.unwrap() > 0 {}

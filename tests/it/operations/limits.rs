@@ -620,6 +620,7 @@ async fn a_full_database_is_503_and_clean_up_makes_room_again() {
         idle_client: Duration::from_hours(24 * 90),
         audit: Duration::from_hours(1),
         refused_person: Duration::from_hours(1),
+        refresh_idle: Duration::from_hours(1),
         rows: 500,
     };
     while app.storage().sweep(app.now(), keep).await.unwrap() > 0 {}

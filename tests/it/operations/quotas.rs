@@ -193,6 +193,7 @@ async fn clean_up_removes_so_many_rows_in_one_step() {
         idle_client: days,
         audit: days,
         refused_person: days,
+        refresh_idle: Duration::from_hours(1),
         rows: 3,
     };
 

@@ -232,6 +232,7 @@ async fn clean_up_removes_what_has_expired_and_nothing_else() {
         idle_client: Duration::from_hours(24 * 90),
         audit: Duration::from_hours(24 * 400),
         refused_person: Duration::from_hours(24 * 7),
+        refresh_idle: Duration::from_hours(1),
         rows: 500,
     };
     let storage = app.storage();

@@ -261,6 +261,7 @@ async fn a_client_that_refreshes_without_a_pause_fills_the_database_for_nobody()
         idle_client: std::time::Duration::from_hours(24 * 90),
         audit: std::time::Duration::from_hours(24),
         refused_person: std::time::Duration::from_hours(24),
+        refresh_idle: std::time::Duration::from_hours(1),
         rows: 500,
     };
     while app.storage().sweep(app.now(), keep).await.unwrap() > 0 {}
@@ -318,6 +319,7 @@ async fn ready_says_when_registrations_sign_ins_or_refreshes_cannot_be_written()
         idle_client: day * 90,
         audit: day,
         refused_person: day,
+        refresh_idle: std::time::Duration::from_hours(1),
         rows: 500,
     };
     while app.storage().sweep(app.now(), keep).await.unwrap() > 0 {}

@@ -206,6 +206,7 @@ async fn lines_go_when_their_time_is_over_and_the_chain_still_holds() {
         idle_client: day * 1000,
         audit: day * 30,
         refused_person: day,
+        refresh_idle: Duration::from_hours(1),
         rows: 500,
     };
 

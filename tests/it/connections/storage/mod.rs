@@ -142,6 +142,7 @@ impl Store {
             idle_client: day * 90,
             audit: day * 400,
             refused_person: day,
+            refresh_idle: std::time::Duration::from_hours(1),
             rows: 3,
         };
         while self.storage.sweep(self.now(), keep).await.unwrap() > 0 {}

@@ -203,6 +203,7 @@ async fn clean_up_queues_the_tokens_of_a_sign_in_whose_grants_ran_out() {
         idle_client: day,
         audit: day,
         refused_person: day,
+        refresh_idle: Duration::from_hours(1),
         rows: 500,
     };
     while stopped.storage.sweep(stopped.app.now(), keep).await.unwrap() > 0 {}

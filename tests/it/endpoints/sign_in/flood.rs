@@ -86,6 +86,7 @@ async fn a_sign_in_to_the_pages_counts_once_whatever_happens_in_between() {
         idle_client: 90 * day,
         audit: 400 * day,
         refused_person: 400 * day,
+        refresh_idle: std::time::Duration::from_hours(1),
         rows: 500,
     };
     app.advance(24 * 60 * 60);

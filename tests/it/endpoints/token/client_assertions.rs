@@ -409,6 +409,7 @@ async fn used_assertions_are_forgotten_soon_after_they_have_expired_and_still_re
         idle_client: day,
         audit: day,
         refused_person: day,
+        refresh_idle: std::time::Duration::from_hours(1),
         rows: 500,
     };
     for (wait, rows, status) in [(90, 1, 401), (300, 1, 401), (1, 0, 401)] {

@@ -579,6 +579,7 @@ impl World {
             idle_client: YEARS,
             audit: YEARS,
             refused_person: YEARS,
+            refresh_idle: Duration::from_hours(1),
             rows: 500,
         };
         while self.storage.sweep(now, keep).await.unwrap() > 0 {}

@@ -12,6 +12,7 @@ const KEEP: Retention = Retention {
     idle_client: Duration::from_hours(24 * 90),
     audit: Duration::from_hours(24 * 400),
     refused_person: Duration::from_hours(24 * 7),
+    refresh_idle: Duration::from_hours(1),
     rows: 500,
 };
 
