@@ -126,7 +126,10 @@ pub(super) fn take(activity: &ConnectionActivity) -> Option<OpenStream> {
         return None;
     }
     let mut place = activity.stream();
-    place.take_if(|stream| stream.since.is_none_or(|since| since.elapsed() >= PATIENCE))
+    let waiting =
+        place.take_if(|stream| stream.since.is_none_or(|since| since.elapsed() >= PATIENCE))?;
+    activity.stream_progresses(StreamProgress::Writing); // there is none in hyper any more
+    Some(waiting)
 }
 
 impl OpenStream {
