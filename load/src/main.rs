@@ -31,8 +31,6 @@ enum Command {
     Run(run::Arguments),
     /// Calls two MCP URLs in turns, and compares them; prints one line of JSON
     Pairs(pairs::Arguments),
-    /// Relays to PostgreSQL, counts round trips, delays
-    Relay(relay::Arguments),
     /// Refreshes with and without slow sockets beside them; prints one line of JSON
     Slow(slow::Arguments),
     /// Floods a server with registrations, and looks how everybody else fares; prints one line of JSON
@@ -49,7 +47,6 @@ async fn main() {
         Command::Around(arguments) => around::serve(arguments).await,
         Command::Run(arguments) => run::run(arguments).await,
         Command::Pairs(arguments) => pairs::run(arguments).await,
-        Command::Relay(arguments) => relay::run(arguments).await,
         Command::Slow(arguments) => slow::run(arguments).await,
         Command::Flood(arguments) => flood::run(arguments).await,
         Command::Relay(arguments) => relay::run(arguments).await,
