@@ -8,3 +8,4 @@ mod proxies;
 mod smuggling;
 mod tls;
 mod vanished_clients;
+mod waiting_streams;
