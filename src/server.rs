@@ -1,7 +1,7 @@
 //! The HTTP server: what its listeners serve, and how it begins and ends. The rooms: `accept` accepts connections and
 //! limits their number, `handshake` speaks TLS, `connection` serves what came through, with the time limits of
-//! `timeouts` and `bodies`; `guard` checks each request before the routes of `service` see it. Beside the
-//! listeners run the tasks of `background`.
+//! `timeouts` and `bodies`, and event streams that wait without hyper (`waiting_stream`); `guard` checks each request
+//! before the routes of `service` see it. Beside the listeners run the tasks of `background`.
 
 mod accept;
 mod background;
