@@ -10,7 +10,7 @@ use crate::storage::database::OpenError;
 
 /// What is known of a server from the text of its version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
+enum ServerVerdict {
     /// It lacks this.
     Refused {
         name: &'static str,
@@ -22,37 +22,37 @@ enum Verdict {
 }
 
 /// Parts of `version()`, and what they mean.
-const KNOWN: &[(&str, Verdict)] = &[
+const KNOWN: &[(&str, ServerVerdict)] = &[
     (
         "CockroachDB",
-        Verdict::Refused {
+        ServerVerdict::Refused {
             name: "CockroachDB",
             lacks: "it has no LISTEN and NOTIFY, by which replicas learn at once that a grant has ended, and no advisory locks",
         },
     ),
     (
         "Redshift",
-        Verdict::Refused {
+        ServerVerdict::Refused {
             name: "Amazon Redshift",
             lacks: "it does not enforce unique keys, so what may be used once could be used twice",
         },
     ),
     (
         "-YB-",
-        Verdict::Untested(
+        ServerVerdict::Untested(
             "YugabyteDB: nobody has tested Portcullis with it. It needs LISTEN and NOTIFY (from 2025.2.3, to be switched on), advisory locks and yb_enable_read_committed_isolation",
         ),
     ),
 ];
 
-fn verdict(version: &str) -> Verdict {
+fn verdict(version: &str) -> ServerVerdict {
     if let Some((_, known)) = KNOWN.iter().find(|(part, _)| version.contains(part)) {
         return *known;
     }
     if version.starts_with("PostgreSQL ") {
-        return Verdict::PostgreSql;
+        return ServerVerdict::PostgreSql;
     }
-    Verdict::Untested(
+    ServerVerdict::Untested(
         "it does not call itself PostgreSQL, and nobody has tested Portcullis with it",
     )
 }
@@ -72,9 +72,11 @@ pub(crate) async fn refuse_other_server(
     let version = connection.fetch_one(sqlx::raw_sql("SELECT version()::text AS version")).await?;
     let version: String = version.try_get("version")?;
     let doubt = match verdict(&version) {
-        Verdict::Refused { name, lacks } => return Err(OpenError::OtherServer { name, lacks }),
-        Verdict::Untested(doubt) => Some(doubt),
-        Verdict::PostgreSql => None,
+        ServerVerdict::Refused { name, lacks } => {
+            return Err(OpenError::OtherServer { name, lacks });
+        }
+        ServerVerdict::Untested(doubt) => Some(doubt),
+        ServerVerdict::PostgreSql => None,
     };
     let name = version.split(" on ").next().unwrap_or_default();
     Ok(ServerVersion { name: name.chars().filter(|c| !c.is_control()).take(80).collect(), doubt })
@@ -91,13 +93,13 @@ mod tests {
             "PostgreSQL 16.4 on aarch64-unknown-linux-gnu, compiled by gcc 10.2.1, 64-bit",
             "PostgreSQL 16.3 (EnterpriseDB Advanced Server 16.3.0) on x86_64-pc-linux-gnu",
         ] {
-            assert_eq!(verdict(version), Verdict::PostgreSql, "{version}");
+            assert_eq!(verdict(version), ServerVerdict::PostgreSql, "{version}");
         }
         for (version, name) in [
             ("CockroachDB CCL v25.2.1 (x86_64-pc-linux-gnu, built 2025/06/30)", "CockroachDB"),
             ("PostgreSQL 8.0.2 on i686-pc-linux-gnu, compiled by GCC, Redshift 1.0.1", "Redshift"),
         ] {
-            let Verdict::Refused { name: found, .. } = verdict(version) else {
+            let ServerVerdict::Refused { name: found, .. } = verdict(version) else {
                 panic!("{version}")
             };
             assert!(found.contains(name), "{version}");
@@ -107,7 +109,7 @@ mod tests {
             "(openGauss 6.0.0 build 0) compiled at 2024-09-01",
             "",
         ] {
-            assert!(matches!(verdict(version), Verdict::Untested(_)), "{version}");
+            assert!(matches!(verdict(version), ServerVerdict::Untested(_)), "{version}");
         }
     }
 }

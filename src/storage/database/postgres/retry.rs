@@ -100,7 +100,7 @@ pub(crate) struct RetryConnection<B> {
     /// Longest pause before the first repetition.
     pause: Duration,
     /// The open transaction.
-    step: Option<Recording>,
+    step: Option<RecordedStep>,
     /// The server takes no writes any more: the pool must not keep this connection.
     read_only: bool,
 }
@@ -113,8 +113,8 @@ impl<B> fmt::Debug for RetryConnection<B> {
 }
 
 /// What an open transaction has done.
-struct Recording {
-    done: Vec<(Statement, Outcome)>,
+struct RecordedStep {
+    done: Vec<(Statement, SeenResult)>,
     /// The number of values in the results.
     values: usize,
     /// Whether `done` is complete.
@@ -138,7 +138,7 @@ struct Statement {
 
 /// What a statement gave.
 #[derive(Default)]
-struct Outcome {
+struct SeenResult {
     affected: u64,
     rows: usize,
     values: Vec<AnyValueKind>,
@@ -153,7 +153,7 @@ impl Statement {
     }
 }
 
-impl Outcome {
+impl SeenResult {
     fn of(items: &[Item]) -> Self {
         let mut outcome = Self::default();
         for item in items {
@@ -194,13 +194,13 @@ fn is_same(one: &AnyValueKind, other: &AnyValueKind) -> bool {
     }
 }
 
-impl Recording {
+impl RecordedStep {
     /// `whole`: whether the transaction began with a plain `BEGIN`, so that it can begin again.
     fn new(whole: bool) -> Self {
         Self { done: Vec::new(), values: 0, whole, failed: false, repetitions: 0, failed_at: None }
     }
 
-    fn note(&mut self, statement: Statement, outcome: Outcome) {
+    fn note(&mut self, statement: Statement, outcome: SeenResult) {
         self.values += outcome.values.len();
         self.whole &= self.values <= VALUES;
         if self.whole {
@@ -234,7 +234,8 @@ impl<B: AnyConnectionBackend> RetryConnection<B> {
     /// Runs a statement, in the open transaction or as one of its own.
     async fn run(&mut self, statement: Statement) -> sqlx::Result<Vec<Item>> {
         // A statement outside of a transaction is one by itself, with nothing before it.
-        let mut alone = (self.backend.get_transaction_depth() == 0).then(|| Recording::new(true));
+        let mut alone =
+            (self.backend.get_transaction_depth() == 0).then(|| RecordedStep::new(true));
         if self.step.as_ref().is_some_and(|step| step.failed) && alone.is_none() {
             return Err(given_up());
         }
@@ -242,7 +243,7 @@ impl<B: AnyConnectionBackend> RetryConnection<B> {
             let cause = match send(&mut self.backend, &statement).await {
                 Ok(items) => {
                     if let (None, Some(step)) = (&alone, &mut self.step) {
-                        step.note(statement, Outcome::of(&items));
+                        step.note(statement, SeenResult::of(&items));
                     }
                     return Ok(items);
                 }
@@ -293,7 +294,7 @@ impl<B: AnyConnectionBackend> RetryConnection<B> {
         let Some(step) = &self.step else { return Ok(false) };
         for (statement, outcome) in &step.done {
             let items = send(&mut self.backend, statement).await?;
-            if !Outcome::of(&items).is(outcome) {
+            if !SeenResult::of(&items).is(outcome) {
                 return Ok(false);
             }
         }
@@ -343,7 +344,7 @@ impl<B: AnyConnectionBackend> AnyConnectionBackend for RetryConnection<B> {
                 }
                 return self.backend.begin(statement).await;
             }
-            self.step = Some(Recording::new(statement.is_none()));
+            self.step = Some(RecordedStep::new(statement.is_none()));
             self.backend.begin(statement).await
         })
     }

@@ -185,7 +185,7 @@ impl Tried {
     async fn execute(&mut self, sql: &'static str) -> sqlx::Result<u64> {
         let items = self.connection.fetch_many(SqlStr::from_static(sql), true, None);
         let items: Vec<Item> = items.try_collect().await?;
-        Ok(Outcome::of(&items).affected)
+        Ok(SeenResult::of(&items).affected)
     }
 
     async fn row(&mut self, sql: &'static str) -> sqlx::Result<Option<AnyRow>> {
@@ -368,7 +368,7 @@ async fn a_whole_step_runs_a_few_times_after_errors_that_changed_nothing() {
 
 #[test]
 fn nothing_is_repeated_long_after_the_first_failure() {
-    let mut recording = Recording::new(true);
+    let mut recording = RecordedStep::new(true);
     assert_eq!(recording.next(), Some(1));
     recording.failed_at = Instant::now().checked_sub(REPEATED_FOR);
     assert_eq!(recording.next(), None);
