@@ -12,12 +12,18 @@ impl App {
     pub async fn keep_revoking(&self) {
         panic_point!("revocations");
         loop {
-            self.revoke_due().await;
+            self.revoke_all_due().await;
             let _ = tokio::time::timeout(LOOK, self.0.shared.revoking.notified()).await;
         }
     }
 
-    /// Revokes the queued tokens that are due now, once. Returns how many there were.
+    /// Revokes the queued tokens that are due now, some at a time, until none is left. What fails is not due
+    /// again at once.
+    pub async fn revoke_all_due(&self) {
+        while self.revoke_due().await > 0 {}
+    }
+
+    /// Revokes some of the queued tokens that are due now. Returns how many; zero if none was due.
     pub async fn revoke_due(&self) -> usize {
         // In a box: the task lives as long as the process, and holds little meanwhile.
         Box::pin(self.current().connections().revoke_due()).await

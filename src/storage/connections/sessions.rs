@@ -14,7 +14,7 @@ use crate::clock::Timestamp;
 use crate::storage::upstream_sessions::UpstreamTokens;
 use crate::storage::{Storage, StorageError, Transaction, column, moment_if_any};
 
-/// Marks that are checked at once: 50.
+/// Marks that are read at once: 50.
 const AT_ONCE: i64 = 50;
 /// How long a mark waits for a question to the identity provider that is under way: 1 minute.
 const ASKING: Duration = Duration::from_mins(1);
@@ -73,16 +73,21 @@ impl Storage {
         revoked: bool,
         now: Timestamp,
     ) -> Result<(), StorageError> {
-        let marks = sqlx::query(
-            "SELECT id FROM token_revocations WHERE tokens = '' AND due_at <= $1
-             ORDER BY due_at, id LIMIT $2",
-        )
-        .bind(now.unix())
-        .bind(AT_ONCE);
-        for row in &self.read_all(marks).await? {
-            self.settle_ended_session(&column::<String>(row, "id")?, revoked, now).await?;
+        loop {
+            let marks = sqlx::query(
+                "SELECT id FROM token_revocations WHERE tokens = '' AND due_at <= $1
+                 ORDER BY due_at, id LIMIT $2",
+            );
+            let marks = marks.bind(now.unix()).bind(AT_ONCE);
+            let marks = self.read_all(marks).await?;
+            for row in &marks {
+                self.settle_ended_session(&column::<String>(row, "id")?, revoked, now).await?;
+            }
+            // Each mark is gone now, or due later.
+            if i64::try_from(marks.len()).unwrap_or(i64::MAX) < AT_ONCE {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     async fn settle_ended_session(

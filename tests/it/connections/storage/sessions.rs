@@ -191,6 +191,30 @@ async fn a_session_at_our_pages_keeps_the_tokens_until_it_ends() {
 }
 
 #[tokio::test]
+async fn tokens_of_many_sign_ins_that_end_together_are_revoked_together() {
+    let app = TestApp::start().await;
+    let client = app.client().await;
+    for person in ["alice", "bob"] {
+        for _ in 0..13 {
+            client.elsewhere().sign_in(person).await;
+        }
+    }
+    let (which, event) = (Selection::Client(client.id.clone()), app.audit_event("grants_revoked"));
+    let ended = app.storage().revoke_grants(&which, "a test", app.now(), event).await.unwrap();
+    assert_eq!(ended, 26);
+
+    app.app().revoke_all_due().await;
+
+    // The server looks every ten seconds as well, and may have taken some of them just before.
+    for _ in 0..10_000 {
+        if app.database.number("SELECT COUNT(*) FROM token_revocations").await == 0 {
+            return;
+        }
+    }
+    panic!("tokens still wait");
+}
+
+#[tokio::test]
 async fn clean_up_queues_the_tokens_of_a_sign_in_whose_grants_ran_out() {
     let app = TestApp::start().await;
     app.client().await.sign_in("bob").await;
