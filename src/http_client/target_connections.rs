@@ -30,7 +30,7 @@ use super::watched_stream::{OnlyInterim, Talk};
 /// An idle connection is closed after so many [`TICK`]s, at the latest: four seconds. Common servers wait longer
 /// (uvicorn and Node: five seconds).
 const IDLE: u32 = 4;
-/// Idle times are counted in whole ticks, so that keeping a connection does not need the time.
+/// IdleConnections times are counted in whole ticks, so that keeping a connection does not need the time.
 const TICK: Duration = Duration::from_secs(1);
 
 /// Why a request to a target has no response.
@@ -68,33 +68,33 @@ impl RequestFailed {
 
 /// The connections to one origin. Cheap to clone.
 #[derive(Clone)]
-pub struct TargetConnections(Arc<Connections>);
+pub struct TargetConnections(Arc<OriginConnections>);
 
-struct Connections {
+struct OriginConnections {
     connector: TargetConnector,
     /// A URI with the scheme and the authority.
     origin: Uri,
-    idle: Mutex<Idle>,
+    idle: Mutex<IdleConnections>,
 }
 
 /// A connection that carries no request.
-struct Connection {
+struct OpenConnection {
     sender: SendRequest<Body>,
     talk: Talk,
 }
 
 #[derive(Default)]
-struct Idle {
+struct IdleConnections {
     /// Each with the tick since when it is idle. The last one was used last.
-    connections: Vec<(Connection, u32)>,
+    connections: Vec<(OpenConnection, u32)>,
     /// Counts while there are any.
     tick: u32,
     is_counting: bool,
 }
 
-impl Idle {
+impl IdleConnections {
     /// Takes the connection that was used last; `None` if none can be used.
-    fn take(&mut self) -> Option<Connection> {
+    fn take(&mut self) -> Option<OpenConnection> {
         let tick = self.tick;
         while let Some((connection, since)) = self.connections.pop() {
             if connection.sender.is_ready() && tick.wrapping_sub(since) < IDLE {
@@ -120,7 +120,7 @@ impl Idle {
 
 impl TargetConnections {
     pub(super) fn new(connector: TargetConnector, origin: Uri) -> Self {
-        Self(Arc::new(Connections { connector, origin, idle: Mutex::default() }))
+        Self(Arc::new(OriginConnections { connector, origin, idle: Mutex::default() }))
     }
 
     pub(super) fn origin(&self) -> &Uri {
@@ -163,7 +163,7 @@ impl TargetConnections {
         }
     }
 
-    async fn connect(&self) -> Result<Connection, RequestFailed> {
+    async fn connect(&self) -> Result<OpenConnection, RequestFailed> {
         let stream = self.0.connector.connect(self.0.origin.clone()).await;
         let stream = stream.map_err(RequestFailed::NotConnected)?;
         let talk = stream.talk().clone();
@@ -174,12 +174,12 @@ impl TargetConnections {
                 tracing::debug!(%cause, "a connection to an MCP server ended");
             }
         });
-        Ok(Connection { sender, talk })
+        Ok(OpenConnection { sender, talk })
     }
 
     async fn send(
         &self,
-        mut connection: Connection,
+        mut connection: OpenConnection,
         request: Request<Body>,
     ) -> Result<Sent, RequestFailed> {
         connection.talk.begin();
@@ -203,7 +203,7 @@ impl TargetConnections {
 
     /// Keeps a connection for the next request, as soon as its last response has arrived completely. One that
     /// closes instead is dropped.
-    fn keep(self, mut connection: Connection) {
+    fn keep(self, mut connection: OpenConnection) {
         if !connection.sender.is_ready() {
             // It is not needed any more when the runtime has ended.
             if let Ok(runtime) = Handle::try_current() {
@@ -218,7 +218,7 @@ impl TargetConnections {
         self.keep_idle(connection);
     }
 
-    fn keep_idle(self, connection: Connection) {
+    fn keep_idle(self, connection: OpenConnection) {
         let mut idle = self.0.idle.lock();
         let tick = idle.tick;
         idle.connections.push((connection, tick));
@@ -232,7 +232,7 @@ impl TargetConnections {
 }
 
 /// Counts the idle times until no connection is idle.
-async fn count(connections: Weak<Connections>) {
+async fn count(connections: Weak<OriginConnections>) {
     loop {
         tokio::time::sleep(TICK).await;
         let Some(connections) = connections.upgrade() else { return };
@@ -245,7 +245,7 @@ async fn count(connections: Weak<Connections>) {
 }
 
 /// A reference that does not keep the connections.
-pub(super) struct WeakConnections(Weak<Connections>);
+pub(super) struct WeakConnections(Weak<OriginConnections>);
 
 impl WeakConnections {
     pub(super) fn upgrade(&self) -> Option<TargetConnections> {
@@ -264,11 +264,11 @@ enum Sent {
 pub struct TargetBody {
     incoming: Incoming,
     /// `None` once the connection has been given back.
-    connection: Option<(TargetConnections, Connection)>,
+    connection: Option<(TargetConnections, OpenConnection)>,
 }
 
 impl TargetBody {
-    fn new(incoming: Incoming, connections: TargetConnections, connection: Connection) -> Self {
+    fn new(incoming: Incoming, connections: TargetConnections, connection: OpenConnection) -> Self {
         let mut body = Self { incoming, connection: Some((connections, connection)) };
         body.give_back_if_ready();
         body

@@ -84,22 +84,24 @@ impl Talk {
 }
 
 /// The state of TLS is in a box: it takes more than a kilobyte, which connections without TLS would reserve too.
-enum Transport {
+enum TargetTransport {
     Plain(TcpStream),
     Secured(Box<TlsStream<TokioIo<TokioIo<TcpStream>>>>),
 }
 
 /// A connection to a target.
 pub(super) struct WatchedStream {
-    transport: Transport,
+    transport: TargetTransport,
     talk: Talk,
 }
 
 impl WatchedStream {
     pub(super) fn new(stream: MaybeHttpsStream<TokioIo<TcpStream>>) -> Self {
         let transport = match stream {
-            MaybeHttpsStream::Http(stream) => Transport::Plain(stream.into_inner()),
-            MaybeHttpsStream::Https(stream) => Transport::Secured(Box::new(stream.into_inner())),
+            MaybeHttpsStream::Http(stream) => TargetTransport::Plain(stream.into_inner()),
+            MaybeHttpsStream::Https(stream) => {
+                TargetTransport::Secured(Box::new(stream.into_inner()))
+            }
         };
         Self { transport, talk: Talk::new() }
     }
@@ -118,8 +120,8 @@ impl AsyncRead for WatchedStream {
         let this = self.get_mut();
         let before = buffer.filled().len();
         let read = match &mut this.transport {
-            Transport::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
-            Transport::Secured(stream) => Pin::new(stream).poll_read(context, buffer),
+            TargetTransport::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            TargetTransport::Secured(stream) => Pin::new(stream).poll_read(context, buffer),
         };
         let bytes = buffer.filled().len() - before;
         if bytes > 0 {
@@ -138,8 +140,8 @@ impl AsyncWrite for WatchedStream {
         let this = self.get_mut();
         this.talk.asks();
         match &mut this.transport {
-            Transport::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
-            Transport::Secured(stream) => Pin::new(stream).poll_write(context, bytes),
+            TargetTransport::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            TargetTransport::Secured(stream) => Pin::new(stream).poll_write(context, bytes),
         }
     }
 
@@ -151,29 +153,31 @@ impl AsyncWrite for WatchedStream {
         let this = self.get_mut();
         this.talk.asks();
         match &mut this.transport {
-            Transport::Plain(stream) => Pin::new(stream).poll_write_vectored(context, bytes),
-            Transport::Secured(stream) => Pin::new(stream).poll_write_vectored(context, bytes),
+            TargetTransport::Plain(stream) => Pin::new(stream).poll_write_vectored(context, bytes),
+            TargetTransport::Secured(stream) => {
+                Pin::new(stream).poll_write_vectored(context, bytes)
+            }
         }
     }
 
     fn is_write_vectored(&self) -> bool {
         match &self.transport {
-            Transport::Plain(stream) => stream.is_write_vectored(),
-            Transport::Secured(stream) => stream.is_write_vectored(),
+            TargetTransport::Plain(stream) => stream.is_write_vectored(),
+            TargetTransport::Secured(stream) => stream.is_write_vectored(),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().transport {
-            Transport::Plain(stream) => Pin::new(stream).poll_flush(context),
-            Transport::Secured(stream) => Pin::new(stream).poll_flush(context),
+            TargetTransport::Plain(stream) => Pin::new(stream).poll_flush(context),
+            TargetTransport::Secured(stream) => Pin::new(stream).poll_flush(context),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().transport {
-            Transport::Plain(stream) => Pin::new(stream).poll_shutdown(context),
-            Transport::Secured(stream) => Pin::new(stream).poll_shutdown(context),
+            TargetTransport::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            TargetTransport::Secured(stream) => Pin::new(stream).poll_shutdown(context),
         }
     }
 }

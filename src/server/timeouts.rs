@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::http::{HeaderMap, Method, Version, header};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::socket::ClientStream;
-use super::waiting_stream::OpenStream;
 
 /// Lingering close after a response to a request whose body was not read completely: the bytes that the
 /// client still sends are read and discarded for up to 2 s. If we closed at once, the kernel would send a
@@ -57,16 +57,27 @@ pub(super) struct ConnectionActivity {
     body: AtomicBool,
     /// The raw bytes of request headers, kept until their request begins.
     head: Mutex<Vec<u8>>,
-    /// How far the event stream is that hyper sends in response: a [`StreamProgress`].
+    /// How far the event stream is that hyper sends in response: a [`EventStreamProgress`].
     progress: AtomicU8,
     /// That stream.
-    stream: Mutex<Option<OpenStream>>,
+    stream: Mutex<Option<EventStream>>,
+}
+
+/// An event stream that is being sent in response (`waiting_stream`).
+pub(super) struct EventStream {
+    pub(super) body: Body,
+    /// Held until the stream has ended.
+    pub(super) _under_way: InFlightRequest,
+    /// Since when it waits; `None` if that does not matter.
+    pub(super) since: Option<Instant>,
+    /// Another request may follow on its connection.
+    pub(super) keeps_connection: bool,
 }
 
 /// How far an event stream is that hyper sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum StreamProgress {
+pub(super) enum EventStreamProgress {
     /// There is none, or not all of it has been sent so far.
     Writing,
     /// It waits for an event. hyper may have to send what came before.
@@ -89,44 +100,44 @@ impl ConnectionActivity {
             http2: AtomicBool::new(false),
             body: AtomicBool::new(false),
             head: Mutex::default(),
-            progress: AtomicU8::new(StreamProgress::Writing as u8),
+            progress: AtomicU8::new(EventStreamProgress::Writing as u8),
             stream: Mutex::default(),
         }
     }
 
     /// Records that an event stream is sent in response.
-    pub(super) fn stream_begins(&self, stream: OpenStream) {
-        self.progress.store(StreamProgress::Writing as u8, Ordering::Relaxed);
+    pub(super) fn stream_begins(&self, stream: EventStream) {
+        self.progress.store(EventStreamProgress::Writing as u8, Ordering::Relaxed);
         *self.stream() = Some(stream);
     }
 
     /// The event stream that hyper sends.
-    pub(super) fn stream(&self) -> MutexGuard<'_, Option<OpenStream>> {
+    pub(super) fn stream(&self) -> MutexGuard<'_, Option<EventStream>> {
         self.stream.lock()
     }
 
     /// Records what hyper got of the stream last. All of this happens in the task of the connection.
-    pub(super) fn stream_progresses(&self, progress: StreamProgress) {
+    pub(super) fn stream_progresses(&self, progress: EventStreamProgress) {
         // What was waiting and is flushed stays so, until there is something to write.
-        if progress == StreamProgress::Writing || self.is_at(StreamProgress::Writing) {
+        if progress == EventStreamProgress::Writing || self.is_at(EventStreamProgress::Writing) {
             self.progress.store(progress as u8, Ordering::Relaxed);
         }
     }
 
     /// Records that everything is sent that hyper has got so far.
     fn flushed(&self) {
-        if self.is_at(StreamProgress::Waiting) {
-            self.progress.store(StreamProgress::Flushed as u8, Ordering::Relaxed);
+        if self.is_at(EventStreamProgress::Waiting) {
+            self.progress.store(EventStreamProgress::Flushed as u8, Ordering::Relaxed);
         }
     }
 
-    fn is_at(&self, progress: StreamProgress) -> bool {
+    fn is_at(&self, progress: EventStreamProgress) -> bool {
         self.progress.load(Ordering::Relaxed) == progress as u8
     }
 
     /// Whether an event stream waits for an event, and hyper has nothing to read or write.
     pub(super) fn is_stream_waiting(&self) -> bool {
-        self.is_at(StreamProgress::Flushed) && !self.body.load(Ordering::Acquire)
+        self.is_at(EventStreamProgress::Flushed) && !self.body.load(Ordering::Acquire)
     }
 
     /// Records that the headers of a request have been read.

@@ -18,23 +18,15 @@ use hyper::body::{Body as HttpBody, Buf as _, Bytes, Frame};
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 
-use super::timeouts::{ConnectionActivity, InFlightRequest, StreamProgress, TimeoutStream};
+use super::timeouts::{
+    ConnectionActivity, EventStream, EventStreamProgress, InFlightRequest, TimeoutStream,
+};
 
 /// How long the stream of a POST waits in hyper: 10 s. Most of them answer a call and end soon. That of a GET listens.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The last chunk.
 const END: &[u8] = b"0\r\n\r\n";
-
-/// An event stream that is being sent.
-pub(super) struct OpenStream {
-    body: Body,
-    _under_way: InFlightRequest,
-    /// Since when it waits; `None` if that does not matter.
-    since: Option<Instant>,
-    /// Another request may follow on its connection.
-    pub(super) keeps_connection: bool,
-}
 
 /// What has to be known of a request to send an event stream in response.
 pub(super) struct StreamRequest {
@@ -84,7 +76,12 @@ impl StreamInHyper {
     ) -> Self {
         let since = (!request.is_get).then(Instant::now);
         let keeps_connection = request.keeps_connection;
-        activity.stream_begins(OpenStream { body, _under_way: under_way, since, keeps_connection });
+        activity.stream_begins(EventStream {
+            body,
+            _under_way: under_way,
+            since,
+            keeps_connection,
+        });
         Self(activity)
     }
 }
@@ -101,12 +98,12 @@ impl HttpBody for StreamInHyper {
         let Some(stream) = place.as_mut() else { return Poll::Ready(None) };
         let frame = Pin::new(&mut stream.body).poll_frame(context);
         if frame.is_ready() {
-            self.0.stream_progresses(StreamProgress::Writing);
+            self.0.stream_progresses(EventStreamProgress::Writing);
             if let Some(since) = &mut stream.since {
                 *since = Instant::now();
             }
         } else {
-            self.0.stream_progresses(StreamProgress::Waiting);
+            self.0.stream_progresses(EventStreamProgress::Waiting);
         }
         frame
     }
@@ -121,18 +118,18 @@ impl Drop for StreamInHyper {
 
 /// Takes the stream out that waits on this connection; `None` if there is none, or if hyper still has something to
 /// do.
-pub(super) fn take(activity: &ConnectionActivity) -> Option<OpenStream> {
+pub(super) fn take(activity: &ConnectionActivity) -> Option<EventStream> {
     if !activity.is_stream_waiting() {
         return None;
     }
     let mut place = activity.stream();
     let waiting =
         place.take_if(|stream| stream.since.is_none_or(|since| since.elapsed() >= PATIENCE))?;
-    activity.stream_progresses(StreamProgress::Writing); // there is none in hyper any more
+    activity.stream_progresses(EventStreamProgress::Writing); // there is none in hyper any more
     Some(waiting)
 }
 
-impl OpenStream {
+impl EventStream {
     /// Sends the rest of the stream. Fails if the other side has gone, or if the stream broke off.
     pub(super) async fn send(&mut self, connection: &mut TimeoutStream) -> io::Result<()> {
         loop {

@@ -211,6 +211,11 @@ const SHORT_TASKS: &[(&str, usize, &str)] = &[
     ("connections/lease.rs", 1, "as long as one refresh of a connection"),
     ("connections/token.rs", 1, "one refresh of a connection, and somebody waits for it"),
     ("cli/demo.rs", 1, "one look for a network"),
+    (
+        "http_client/target_connections.rs",
+        3,
+        "one connection; the rest of one response; as long as a connection is idle",
+    ),
     ("server/accept.rs", 1, "one connection"),
     ("server/bodies.rs", 2, "the rest of one body; one stream of HTTP/2"),
     ("signing/rotation.rs", 1, "one reading of the keys"),
