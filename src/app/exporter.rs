@@ -220,7 +220,7 @@ impl Exporter {
         self.deliver(ExportSignal::Metrics, 1, message).await;
     }
 
-    /// Sends spans for good.
+    /// Sends spans for good, if traces are exported.
     async fn keep_sending_spans(&self) {
         if self.sampling.is_none() {
             return;
@@ -231,7 +231,7 @@ impl Exporter {
         }
     }
 
-    /// Sends lines for good.
+    /// Sends lines for good, if the log is exported.
     async fn keep_sending_lines(&self) {
         if !self.sends_lines {
             return;
@@ -242,7 +242,7 @@ impl Exporter {
         }
     }
 
-    /// Sends metrics for good.
+    /// Sends metrics for good, if they are exported.
     async fn keep_sending_metrics(&self, app: &App) {
         if !self.sends_metrics {
             return;
@@ -286,7 +286,7 @@ impl App {
         let sending = async {
             let (spans, lines) = (exporter.keep_sending_spans(), exporter.keep_sending_lines());
             tokio::join!(spans, lines, exporter.keep_sending_metrics(self));
-            std::future::pending::<()>().await; // nothing is sent by itself
+            std::future::pending::<()>().await; // nothing is exported before the end
         };
         tokio::select! {
             biased;

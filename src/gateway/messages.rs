@@ -299,6 +299,22 @@ mod tests {
         if calls { tools.collect() } else { Vec::new() }
     }
 
+    #[test]
+    fn a_body_without_the_name_of_a_trace_is_not_searched_for_one() {
+        for (name, may) in [
+            ("traceparent", true),
+            (r"t\u0072aceparent", true),
+            (r"\u0074raceparent", true),
+            ("tracestate", false),
+            (r"\/traceparen\t", false),
+        ] {
+            let body = format!(r#"{{"method":"x","params":{{"_meta":{{"{name}":"v"}}}}}}"#);
+            assert_eq!(may_have_traceparent(body.as_bytes()), may, "{name}");
+            let read: Value = serde_json::from_str(&body).unwrap();
+            assert_eq!(traceparent(&read).is_some(), may, "{name}");
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -19,7 +19,7 @@ const MOST_SPANS: usize = 4096;
 /// Most log lines that wait: 4,096. With `limits.log_line` they are at most 16 MiB, and usually 1 MiB.
 const MOST_LINES: usize = 4096;
 /// Most spans or lines in one message: 512, as in OpenTelemetry's own exporters.
-pub(super) const BATCH: usize = 512;
+const BATCH: usize = 512;
 
 /// A line of the log, as standard error gets it.
 #[derive(Clone, Debug)]
