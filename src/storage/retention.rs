@@ -422,7 +422,7 @@ mod tests {
         for reference in references {
             let (table, referring) = reference.split_once('.').unwrap();
             let sql = format!(
-                "SELECT c.name AS first FROM pragma_index_list('{table}') i
+                "SELECT COALESCE(c.name, '') AS first FROM pragma_index_list('{table}') i
                  JOIN pragma_index_info(i.name) c WHERE c.seqno = 0 AND i.partial = 0"
             );
             let firsts = texts(&mut connection, sql, "first").await;
