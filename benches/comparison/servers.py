@@ -77,6 +77,7 @@ secrets:
   system: ["a key that is only good for measuring"]
 oidc:
   dynamic_client_registration: {{ enabled: true, default_scope: [openid, offline_access] }}
+webfinger: {{ oidc_discovery: {{ client_registration_url: "http://127.0.0.1:{public}/oauth2/register" }} }}
 log: {{ level: error }}
 sqa: {{ opt_out: true }}
 dev: true
