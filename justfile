@@ -106,6 +106,14 @@ deny:
 compare:
     benches/compare.sh
 
+# Two hours under load, and what grew; the result is in target/soak
+soak minutes="120":
+    benches/soak.sh {{minutes}}
+
+# A year of ten thousand people, on a clock that is moved
+year:
+    benches/year.sh
+
 # Everything with one person's machine
 demo:
     cargo run --release -- demo

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Hours under mixed load at fixed, gentle rates: does anything grow? Run by benches/soak.sh.
 
-Usage: soak.py WORK PORTCULLIS LOAD [MINUTES]. BASE: the first of five ports (default 9700).
+Usage: soak.py WORK PORTCULLIS LOAD [MINUTES]. BASE: the first of four ports (default 9700). SEED_MINUTES: how much of
+a day is in the database at the beginning, at these rates (default: MINUTES and ten more).
 
 The server keeps most rows for a day after their end, so a database that begins empty grows for a day. This one
 begins as it would be after a day at these rates: rows that end one after another during the run, so that clean-up
@@ -21,6 +22,7 @@ RATES = {"flows": 2, "refreshes": 20, "calls": 80, "registrations": 0.5, "change
 POOL, STREAMS = 800, 100
 EVERY, ROWS_EVERY = 10, 60
 SCRAPE, RELOAD, ROTATE = 15, 300, 600
+SEED = float(os.environ.get("SEED_MINUTES", MINUTES + 10)) * 60
 SETTLE = min(600, MINUTES * 60 / 10)
 HZ = os.sysconf("SC_CLK_TCK")
 DAY = 86_400
@@ -263,7 +265,7 @@ def measure(children):
     subprocess.run([LOAD, "run", "flows", "--base", URL, "--callers", "4", "--seconds", "3"], check=True)
     time.sleep(2)
     stop(server)
-    seed(MINUTES * 60 + 600)
+    seed(SEED)
     server = start()
     children.append(server)
     load = subprocess.Popen([LOAD, "soak", "--base", URL, "--minutes", str(MINUTES), "--interval", str(EVERY), "--pool", str(POOL),
