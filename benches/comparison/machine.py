@@ -14,6 +14,7 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 WORK = ROOT / "target/compare"
 LOAD = str(WORK / "load/release/portcullis-load")
 PORTCULLIS = os.environ.get("PORTCULLIS") or str(ROOT / "target/release/portcullis")
+TICKS = os.sysconf("SC_CLK_TCK")
 LOG_TAIL = 2000  # characters of a log that are shown when a process does not start
 
 
@@ -62,6 +63,22 @@ def resident_kib(pid):
             status = pathlib.Path(f"/proc/{each}/status").read_text()
             total += sum(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
     return total
+
+
+def own_ticks(pids):
+    """Clock ticks that these processes, those below them and we ourselves have used, with what has ended."""
+    total = sum(os.times()[:4]) * TICKS
+    for pid in {each for pid in pids for each in descendants(pid)}:
+        with contextlib.suppress(OSError):
+            fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+            total += sum(map(int, fields[11:15]))
+    return total
+
+
+def machine_ticks():
+    """Clock ticks of all cores that were not idle, or that the hypervisor kept."""
+    user, nice, system, _idle, _wait, *interrupts_and_stolen = pathlib.Path("/proc/stat").read_text().split()[1:9]
+    return sum(map(int, [user, nice, system, *interrupts_and_stolen]))
 
 
 def is_taken(port):
@@ -159,7 +176,11 @@ class Bench:
         command = [*pinned(cores.load), LOAD, "run", what, *(f"--base={base}" for base in bases), *watches]
         command += ["--callers", str(callers), "--seconds", str(seconds or self.seconds), *more]
         label = label or what
+        pids = [pid for group in groups.values() for pid in group]
+        begun, own, machine = time.monotonic(), own_ticks(pids), machine_ticks()
         done = subprocess.run(command, capture_output=True, text=True)
+        others = machine_ticks() - machine - (own_ticks(pids) - own)
+        others /= (time.monotonic() - begun) * TICKS * os.cpu_count()
         if done.returncode:
             print(f"  {who}, {label}: {done.stderr.strip()[:300]}", flush=True)
             self.notes.note(who, label, failures=1)
@@ -167,7 +188,7 @@ class Bench:
         line = json.loads(done.stdout)
         noted = {name: line[name] for name in ["p50_us", "p99_us", "open", "kib_per_stream"] if line.get(name)}
         noted["per_second"], noted["callers"] = line.get("per_second"), callers
-        noted["failures"] = line.get("failures") or 0
+        noted["failures"], noted["others"] = line.get("failures") or 0, max(others, 0)
         if line.get("operations"):
             noted |= processor_time(line, groups, cores, watched)
         elif what != "streams":

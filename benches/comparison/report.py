@@ -1,5 +1,6 @@
 """Writes the page from what was measured."""
 
+import statistics
 import textwrap
 
 from comparison.machine import ROOT
@@ -15,6 +16,8 @@ PEERS = {
 }
 # A side that was busy for less than this part of the time did not limit.
 BUSY = 0.85
+# Where others used more of the machine, a side that was not busy may have waited for a core.
+OTHERS = 0.15
 NOT_THERE = "–"
 
 
@@ -22,6 +25,10 @@ def number(value):
     if value is None:
         return NOT_THERE
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
+
+
+def percent(share):
+    return f"{share:.0%}".replace("%", " %")
 
 
 def times(value):
@@ -50,12 +57,14 @@ class Measured:
         if load is None:
             return NOT_THERE
         if max(server or 0, load) < BUSY:
+            if (self("others") or 0) > OTHERS:
+                return "unclear"
             return "disk/commit" if self.what.split()[0] in DURABLE else "neither"
         return "server" if (server or 0) >= load else "load"
 
     def busy(self, side):
         value = self(f"{side}_busy")
-        return NOT_THERE if value is None else f"{min(value, 1):.0%}".replace("%", " %")
+        return NOT_THERE if value is None else percent(min(value, 1))
 
     def costs(self):
         """Cells: operations a second, processor time by side, how busy, what limited."""
@@ -211,7 +220,7 @@ class Page:
                     counts[event] = counts.get(event, 0) + times_seen
                 total = sum(counts.values())
                 most = sorted(counts.items(), key=lambda pair: -pair[1])[:3]
-                shown = [f"{event}, {times_seen / total:.0%}".replace("%", " %") for event, times_seen in most]
+                shown = [f"{event}, {percent(times_seen / total)}" for event, times_seen in most]
                 yield row(what, str(replicas), *(shown + [NOT_THERE] * 3)[:3])
 
     def machine(self, part):
@@ -230,12 +239,21 @@ class Page:
             how = f"{rounds(kept['rounds'])} of {kept['seconds']} s"
             runs.setdefault(when, {}).setdefault(how, []).append(part)
         for when, parts_by_length in runs.items():
-            parts = "; ".join(f"{how}: {', '.join(parts)}" for how, parts in parts_by_length.items())
+            parts = ". ".join(f"{how}: {', '.join(parts)}" for how, parts in parts_by_length.items())
             yield f"- {when}. {parts}"
 
-    def load_average(self):
-        averages = [kept["machine"]["load_average"] for kept in self.results.parts.values()]
-        return f"{min(averages):.1f} to {max(averages):.1f}" if averages else NOT_THERE
+    def every(self, name):
+        """All values of this name, whatever they were noted of."""
+        for kept in self.results.parts.values():
+            for whats in kept["values"].values():
+                for values in whats.values():
+                    yield from values.get(name, [])
+
+    def others(self):
+        shares = sorted(self.every("others"))
+        if not shares:
+            return NOT_THERE
+        return f"{percent(statistics.median(shares))} of the machine in the median, {percent(shares[-1])} at most"
 
     def split(self):
         machine = self.machine("portcullis") or self.newest()
@@ -247,12 +265,6 @@ class Page:
         for part in self.results.parts:
             versions |= {name: value for name, value in self.machine(part)["versions"].items() if value}
         requirements = (ROOT / "benches/peers/requirements.txt").read_text().split()
-        failures = sum(
-            sum(values.get("failures", []))
-            for kept in self.results.parts.values()
-            for whats in kept["values"].values()
-            for values in whats.values()
-        )
         network = self.of("network", "relay", "postgres")("round_trip_ms")
         workers = len(self.machine("fastmcp").get("server_cores", [0]))
         tables = {
@@ -262,9 +274,9 @@ class Page:
         }
         server, load = self.split()
         return {name: "\n".join(rows) for name, rows in tables.items()} | {
-            "RUN": "\n".join(self.run()), "LOAD_AVERAGE": self.load_average(), "SERVER_CORES": server, "LOAD_CORES": load,
+            "RUN": "\n".join(self.run()), "OTHERS": self.others(), "SERVER_CORES": server, "LOAD_CORES": load,
             "VERSIONS": " · ".join([*versions.values(), *requirements, "oidc-provider 9.13.3", "Ory Hydra 2.3.0"]),
-            "FILES": f"{self.machine('streams').get('files', 0):,}", "FAILURES": f"{failures:,.0f}",
+            "FILES": f"{self.machine('streams').get('files', 0):,}", "FAILURES": f"{sum(self.every('failures')):,.0f}",
             "ROUND_TRIP": NOT_THERE if network is None else f"{network:.1f} ms",
             "WORKERS": "two workers" if workers > 1 else "one worker, because the server has one core",
             "NGINX_WORKERS": "two workers" if workers > 1 else "one worker",
@@ -276,7 +288,7 @@ def cores(numbers):
 
 
 def rounds(number_of):
-    return "one round" if number_of == 1 else f"{number_of} rounds"
+    return "One round" if number_of == 1 else f"{number_of} rounds"
 
 
 def aim(text, wanted, shown, is_met):

@@ -71,7 +71,6 @@ def this_machine():
         "server_cores": cores.server,
         "load_cores": cores.load,
         "files": files(),
-        "load_average": os.getloadavg()[2],
         "versions": {
             "rustc": version("rustc", "--version").split(" (")[0],
             "nginx": version("nginx", "-v").removeprefix("nginx version: "),
