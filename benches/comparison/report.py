@@ -57,6 +57,8 @@ class Measured:
         if load is None:
             return NOT_THERE
         if max(server or 0, load) < BUSY:
+            if self.place[1].startswith("network"):
+                return "network"
             if (self("others") or 0) > OTHERS:
                 return "unclear"
             return "disk/commit" if self.what.split()[0] in DURABLE else "neither"
