@@ -146,6 +146,32 @@ struct Year {
     report: String,
 }
 
+/// The configuration of the simulated installation: defaults, without rates for each address.
+fn configuration(url: &str, database: &str, provider: &str) -> String {
+    format!(
+        r#"public_url = "{url}"
+           database_url = "{database}"
+           secret_key = "a key for a simulated year, 0123456789 0123456789"
+           [upstream]
+           provider = "oidc"
+           issuer = "{provider}"
+           client_id = "year"
+           client_secret = "year-secret-year-secret"
+           [upstream.claims]
+           roles = "roles"
+           [[resource]]
+           path = "/mcp"
+           target = "http://127.0.0.1:9/mcp"
+           scopes = ["read", "write"]
+           [[resource.rule]]
+           roles = ["user"]
+           allow = ["read", "write"]
+           [limits]
+           request_rates = false
+           "#
+    )
+}
+
 impl Year {
     async fn begin(folder: &Path, people: usize) -> Self {
         std::fs::create_dir_all(folder).unwrap();
@@ -154,28 +180,7 @@ impl Year {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let database = format!("sqlite://{}", folder.join("portcullis.db").display());
-        let text = format!(
-            r#"public_url = "{url}"
-               database_url = "{database}"
-               secret_key = "a key for a simulated year, 0123456789 0123456789"
-               [upstream]
-               provider = "oidc"
-               issuer = "{provider}"
-               client_id = "year"
-               client_secret = "year-secret-year-secret"
-               [upstream.claims]
-               roles = "roles"
-               [[resource]]
-               path = "/mcp"
-               target = "http://127.0.0.1:9/mcp"
-               scopes = ["read", "write"]
-               [[resource.rule]]
-               roles = ["user"]
-               allow = ["read", "write"]
-               [limits]
-               request_rates = false
-               "#
-        );
+        let text = configuration(&url, &database, &provider);
         let config = Config::load(Some((Path::new("year.toml"), text)), &BTreeMap::new())
             .unwrap_or_else(|problems| panic!("{problems}"))
             .config;
@@ -261,32 +266,9 @@ impl Year {
                 self.random(1000) < used
             })
             .collect();
-        let (storage, clock) = (self.storage.clone(), self.clock.clone());
-        let rotation = Rotation {
-            grace: self.app.config().tokens.refresh_grace,
-            replays: self.app.config().limits.grace_replays,
-            idle: self.app.config().tokens.refresh_idle,
-            from: Some([203, 0, 113, 9].into()),
-        };
         let held: Vec<(usize, Option<String>)> =
             today.iter().map(|&at| (at, self.pairs[at].token.take())).collect();
-        let refreshed: Vec<(usize, Option<String>)> = futures_util::stream::iter(held)
-            .map(|(at, token)| {
-                let (storage, clock) = (storage.clone(), clock.clone());
-                async move {
-                    let Some(mut token) = token else { return (at, None) };
-                    for _ in 0..REFRESHES {
-                        match refresh(&storage, &clock, &token, rotation).await {
-                            Some(next) => token = next,
-                            None => return (at, None),
-                        }
-                    }
-                    (at, Some(token))
-                }
-            })
-            .buffer_unordered(AT_ONCE)
-            .collect()
-            .await;
+        let refreshed = self.refresh_all(held).await;
         let mut without = Vec::new();
         for (at, token) in refreshed {
             if token.is_some() {
@@ -306,7 +288,8 @@ impl Year {
             })
             .collect();
         self.counts.sign_ins += sign_ins.len() as u64;
-        let day = self.clock.now().unix() / DAY;
+        let clock = self.clock.clone();
+        let day = clock.now().unix() / DAY;
         let signed_in: Vec<(usize, String, String)> = futures_util::stream::iter(sign_ins)
             .map(|(at, person, client)| {
                 let (visitor, clock) = (self.visitor.clone(), clock.clone());
@@ -325,6 +308,38 @@ impl Year {
             self.pairs[at].token = Some(token);
         }
         self.use_tools(&today).await;
+    }
+
+    /// Refreshes each token [`REFRESHES`] times. Returns the last successors; `None` where there is no token, or where
+    /// the connection has ended.
+    async fn refresh_all(
+        &self,
+        held: Vec<(usize, Option<String>)>,
+    ) -> Vec<(usize, Option<String>)> {
+        let (storage, clock) = (self.storage.clone(), self.clock.clone());
+        let rotation = Rotation {
+            grace: self.app.config().tokens.refresh_grace,
+            replays: self.app.config().limits.grace_replays,
+            idle: self.app.config().tokens.refresh_idle,
+            from: Some([203, 0, 113, 9].into()),
+        };
+        futures_util::stream::iter(held)
+            .map(|(at, token)| {
+                let (storage, clock) = (storage.clone(), clock.clone());
+                async move {
+                    let Some(mut token) = token else { return (at, None) };
+                    for _ in 0..REFRESHES {
+                        match refresh(&storage, &clock, &token, rotation).await {
+                            Some(next) => token = next,
+                            None => return (at, None),
+                        }
+                    }
+                    (at, Some(token))
+                }
+            })
+            .buffer_unordered(AT_ONCE)
+            .collect()
+            .await
     }
 
     async fn use_tools(&mut self, today: &[usize]) {
