@@ -103,11 +103,14 @@ class Started:
             env={**os.environ, **(env or {})},
             start_new_session=True,
         )
-        while not self._answers(port, speaks_http):
-            if self.process.poll() is not None or time.monotonic() - begun > 60:
-                self.stop()
-                raise SystemExit(f"{command} did not start: {self.log.read_text()[-LOG_TAIL:]}")
-            time.sleep(0.001)
+        try:
+            while not self._answers(port, speaks_http):
+                if self.process.poll() is not None or time.monotonic() - begun > 60:
+                    raise SystemExit(f"{command} did not start: {self.log.read_text()[-LOG_TAIL:]}")
+                time.sleep(0.001)
+        except BaseException:  # a signal too: nobody else stops it yet
+            self.stop()
+            raise
         self.start_ms = (time.monotonic() - begun) * 1000
 
     @staticmethod

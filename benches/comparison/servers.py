@@ -123,10 +123,9 @@ def replicas(cores, number, database):
 def nginx(cores):
     workers = len(cores.server)
     config = WORK / "nginx.conf"
+    # More connections than there can be: with 15/16 of them in use, it closes new ones that are idle.
     config.write_text(
-        NGINX_CONF.format(
-            work=WORK, backend=BACKEND, workers=workers, files=files(), connections=files() - 100, port=NGINX
-        )
+        NGINX_CONF.format(work=WORK, backend=BACKEND, workers=workers, files=files(), connections=2 * files(), port=NGINX)
     )
     command = ["nginx", "-p", str(WORK), "-c", str(config)]
     return running(cores.server, command, NGINX, log="nginx-out.log")
