@@ -22,8 +22,8 @@ use super::timeouts::{
     ConnectionActivity, EventStream, EventStreamProgress, InFlightRequest, TimeoutStream,
 };
 
-/// How long the stream of a POST waits in hyper: 10 s. Most of them answer a call and end soon. That of a GET listens.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long hyper sends the stream of a POST: 10 s. Most of them answer a call and end soon. That of a GET listens.
+const STAYS_IN_HYPER: Duration = Duration::from_secs(10);
 
 /// The last chunk.
 const END: &[u8] = b"0\r\n\r\n";
@@ -124,7 +124,7 @@ pub(super) fn take(activity: &ConnectionActivity) -> Option<EventStream> {
     }
     let mut place = activity.stream();
     let waiting =
-        place.take_if(|stream| stream.since.is_none_or(|since| since.elapsed() >= PATIENCE))?;
+        place.take_if(|stream| stream.since.is_none_or(|since| since.elapsed() >= STAYS_IN_HYPER))?;
     activity.stream_progresses(EventStreamProgress::Writing); // there is none in hyper any more
     Some(waiting)
 }
