@@ -123,8 +123,8 @@ pub(super) fn take(activity: &ConnectionActivity) -> Option<EventStream> {
         return None;
     }
     let mut place = activity.stream();
-    let waiting =
-        place.take_if(|stream| stream.since.is_none_or(|since| since.elapsed() >= STAYS_IN_HYPER))?;
+    let waiting = place
+        .take_if(|stream| stream.since.is_none_or(|since| since.elapsed() >= STAYS_IN_HYPER))?;
     activity.stream_progresses(EventStreamProgress::Writing); // there is none in hyper any more
     Some(waiting)
 }
