@@ -57,11 +57,12 @@ class Measured:
         if load is None:
             return NOT_THERE
         if max(server or 0, load) < BUSY:
-            if self.place[1].startswith("network"):
+            is_durable = self.what.split()[0] in DURABLE
+            if is_durable and self.place[1].startswith("network"):
                 return "network"
             if (self("others") or 0) > OTHERS:
                 return "unclear"
-            return "disk/commit" if self.what.split()[0] in DURABLE else "neither"
+            return "disk/commit" if is_durable else "neither"
         return "server" if (server or 0) >= load else "load"
 
     def busy(self, side):
@@ -204,7 +205,7 @@ class Page:
     def trips(self):
         for what in POSTGRES_CALLERS:
             found = self.of("relay", what, "postgres")("round_trips")
-            yield row(what, NOT_THERE if found is None else f"{found:.1f}")
+            yield row(what, NOT_THERE if found is None else f"{found:.3g}")
 
     def network(self):
         for what, callers in POSTGRES_CALLERS.items():
