@@ -33,21 +33,19 @@ def measure(results, rounds, seconds, wanted):
     bench, begun = Bench(seconds, None), time.monotonic()
     print(f"cores of the server: {list(bench.cores.server)}, of the load: {list(bench.cores.load)}", flush=True)
 
-    def run(part, function, progress):
-        print(f"[{time.monotonic() - begun:4.0f} s] {part}{progress}", flush=True)
+    def run(part, function, round_, of):
+        print(f"[{time.monotonic() - begun:4.0f} s] {part}, round {round_} of {of}", flush=True)
         bench.notes = notes[part]
         function(bench)
-        is_last = part in parts.ONCE or progress.endswith(f" {rounds} of {rounds}")
-        if is_last:
-            results.keep(part, notes[part], rounds if part in parts.REPEATED else 1, seconds)
+        results.keep(part, notes[part], round_, seconds)
 
     with servers.around(bench.cores) as around:
         bench.around = around
         for round_ in range(rounds):
             for part in filter(chosen.__contains__, parts.REPEATED):
-                run(part, parts.REPEATED[part], f", round {round_ + 1} of {rounds}")
+                run(part, parts.REPEATED[part], round_ + 1, rounds)
         for part in filter(chosen.__contains__, parts.ONCE):
-            run(part, parts.ONCE[part], "")
+            run(part, parts.ONCE[part], 1, 1)
     print(f"[{time.monotonic() - begun:4.0f} s] measured", flush=True)
 
 
