@@ -1,6 +1,6 @@
 //! A year of ten thousand people in minutes: `cargo bench --bench year -- FOLDER [PEOPLE] [DAYS]`. How the
-//! database grows, what clean-up keeps, and how long anybody waits for it. `benches/year.sh` runs it;
-//! docs/capacity.md has what it found.
+//! database grows, what clean-up keeps, and how long anybody waits for it. `benches/year.sh` runs it.
+//! docs/capacity.md computes the same year from the sizes of rows.
 //!
 //! A server with the default limits and retention runs on a clock that is moved. Sign-ins, registrations,
 //! denials and revocations go through its pages and endpoints, over HTTP. Refreshes, usage and clean-up go

@@ -47,13 +47,13 @@ pub enum NextMessage {
 pub struct ExportQueue(Arc<WaitingExports>);
 
 struct WaitingExports {
-    spans: Waiting<FinishedSpan>,
-    lines: Waiting<LogLine>,
+    spans: QueuedItems<FinishedSpan>,
+    lines: QueuedItems<LogLine>,
     metrics: Metrics,
 }
 
 /// The items of one kind.
-struct Waiting<T> {
+struct QueuedItems<T> {
     signal: ExportSignal,
     /// The most that wait.
     most: usize,
@@ -64,7 +64,7 @@ struct Waiting<T> {
     message: Notify,
 }
 
-impl<T> Waiting<T> {
+impl<T> QueuedItems<T> {
     fn new(signal: ExportSignal, most: usize) -> Self {
         let (items, message) = (Mutex::default(), Notify::new());
         Self { signal, most, items, is_full: AtomicBool::new(false), message }
@@ -110,8 +110,8 @@ impl<T> Waiting<T> {
 impl ExportQueue {
     /// Creates a queue that counts what it drops.
     pub fn new(metrics: Metrics) -> Self {
-        let spans = Waiting::new(ExportSignal::Traces, MOST_SPANS);
-        let lines = Waiting::new(ExportSignal::Logs, MOST_LINES);
+        let spans = QueuedItems::new(ExportSignal::Traces, MOST_SPANS);
+        let lines = QueuedItems::new(ExportSignal::Logs, MOST_LINES);
         Self(Arc::new(WaitingExports { spans, lines, metrics }))
     }
 

@@ -37,23 +37,25 @@ const WHOLE_TABLES: Duration = Duration::from_hours(1);
 #[derive(Debug)]
 pub(crate) struct TimeoutConnection {
     postgres: PgConnection,
-    answers: Arc<Answers>,
+    answers: Arc<ServerAnswers>,
     /// Timeout of a statement.
     bound: Duration,
 }
 
 /// What is known of the server at the other end.
 #[derive(Debug)]
-struct Answers {
+struct ServerAnswers {
     /// A call timed out: the connection is unusable.
     lost: AtomicBool,
+    /// A BEGIN was sent, and nobody waits for its answer any more unless [`TimeoutConnection::begin`] still does.
+    begins: AtomicBool,
     /// When the connection was opened.
     opened: Instant,
     /// When the last call was answered, in milliseconds after `opened`.
     last: AtomicU64,
 }
 
-impl Answers {
+impl ServerAnswers {
     fn note(&self) {
         let since = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.last.store(since, Ordering::Relaxed);
@@ -68,8 +70,9 @@ impl Answers {
 
 impl TimeoutConnection {
     pub(crate) fn new(postgres: PgConnection) -> Self {
-        let answers = Answers {
+        let answers = ServerAnswers {
             lost: AtomicBool::new(false),
+            begins: AtomicBool::new(false),
             opened: Instant::now(),
             last: AtomicU64::new(0),
         };
@@ -90,7 +93,7 @@ impl TimeoutConnection {
 
 /// Waits for an answer of the server, and notes that it came.
 async fn within<T>(
-    answers: Arc<Answers>,
+    answers: Arc<ServerAnswers>,
     bound: Duration,
     answer: BoxFuture<'_, sqlx::Result<T>>,
 ) -> sqlx::Result<T> {
@@ -102,7 +105,7 @@ async fn within<T>(
 }
 
 async fn bounded<T>(
-    answers: &Answers,
+    answers: &ServerAnswers,
     bound: Duration,
     answer: BoxFuture<'_, sqlx::Result<T>>,
 ) -> sqlx::Result<T> {
@@ -119,6 +122,13 @@ fn silent() -> sqlx::Error {
     sqlx::Error::Io(std::io::Error::new(
         std::io::ErrorKind::TimedOut,
         "PostgreSQL did not answer in time; the connection is given up",
+    ))
+}
+
+fn begun_for_nobody() -> sqlx::Error {
+    sqlx::Error::Io(std::io::Error::new(
+        std::io::ErrorKind::Interrupted,
+        "a transaction was begun for a caller who went away; the connection is closed",
     ))
 }
 
@@ -139,6 +149,9 @@ impl AnyConnectionBackend for TimeoutConnection {
 
     fn ping(&mut self) -> BoxFuture<'_, sqlx::Result<()>> {
         let answers = Arc::clone(&self.answers);
+        if answers.begins.load(Ordering::SeqCst) {
+            return Box::pin(async { Err(begun_for_nobody()) });
+        }
         if answers.are_recent() {
             // Sends a queued ROLLBACK and waits for what is not answered yet, if there is any.
             let flushed = AnyConnectionBackend::flush(&mut self.postgres);
@@ -147,9 +160,21 @@ impl AnyConnectionBackend for TimeoutConnection {
         Box::pin(within(answers, PING, AnyConnectionBackend::ping(&mut self.postgres)))
     }
 
+    /// If the caller gives up in the middle, the server begins the transaction all the same, and sqlx does not
+    /// know of it. A later statement that is a transaction of its own would be part of that one, and never be
+    /// committed. So the pool gets an error from its next ping, and closes the connection.
     fn begin(&mut self, statement: Option<SqlStr>) -> BoxFuture<'_, sqlx::Result<()>> {
         let (answers, bound) = (Arc::clone(&self.answers), self.bound);
-        Box::pin(within(answers, bound, AnyConnectionBackend::begin(&mut self.postgres, statement)))
+        let is_outermost = self.get_transaction_depth() == 0;
+        Box::pin(async move {
+            if is_outermost {
+                answers.begins.store(true, Ordering::SeqCst);
+            }
+            let begun = AnyConnectionBackend::begin(&mut self.postgres, statement);
+            let begun = within(Arc::clone(&answers), bound, begun).await;
+            answers.begins.store(false, Ordering::SeqCst);
+            begun
+        })
     }
 
     fn commit(&mut self) -> BoxFuture<'_, sqlx::Result<()>> {
