@@ -90,10 +90,11 @@ impl Pools {
     }
 }
 
-/// Divides `connections` into those for reads and those for transactions.
+/// Divides `connections` into those for reads and those for transactions. Half of them are for reads: most
+/// steps are one statement, and a request reads up to three times before it.
 fn shares(connections: u32) -> (u32, u32) {
     let rest = connections.max(FEWEST_CONNECTIONS) - 3;
-    let reads = (rest / 4).max(1);
+    let reads = (rest / 2).max(1);
     (reads, rest - reads)
 }
 
@@ -251,7 +252,7 @@ mod tests {
     #[test]
     fn every_kind_of_work_has_a_connection_of_its_own() {
         for (connections, expected) in
-            [(1, (1, 1)), (5, (1, 1)), (6, (1, 2)), (11, (2, 6)), (16, (3, 10)), (100, (24, 73))]
+            [(1, (1, 1)), (5, (1, 1)), (6, (1, 2)), (11, (4, 4)), (16, (6, 7)), (100, (48, 49))]
         {
             assert_eq!(shares(connections), expected, "{connections}");
         }
