@@ -46,7 +46,7 @@ impl TraceContext {
         Self { span: span_id(IDS.with_borrow_mut(SmallRng::next_u64)), ..self }
     }
 
-    /// Returns the `traceparent`: [`LENGTH`] characters of ASCII.
+    /// Returns the `traceparent`: 55 characters of ASCII.
     pub fn traceparent(self) -> [u8; LENGTH] {
         let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
         write_hex(&mut text[3..35], &self.trace);
