@@ -26,10 +26,12 @@
 //!    back to step 4: `endpoints/sign_in/again.rs`.
 //! 7. The client authenticates (`web/client_auth.rs`), redeems the code, and refreshes later:
 //!    `endpoints/token/`. [`storage`] consumes everything that is single-use, with one method for each
-//!    atomic step. [`signing`] mints the access token, and rotates its keys. All keys and signed tokens, ours
+//!    atomic step. On PostgreSQL, the usual steps are one statement each (`storage/single_statements/`), and
+//!    what lost to another transaction is repeated (`storage/database/postgres/retry.rs`). [`signing`] mints the access token, and rotates its keys. All keys and signed tokens, ours
 //!    and those of others, are read by [`jose`].
 //! 8. It calls the MCP server with the token: [`gateway`] (`authenticate.rs`, `authorize.rs`,
-//!    `forward.rs`). Its targets take turns: `target_list.rs`; calls and checks show which of them work
+//!    `forward.rs`), on a connection that `http_client/target_connections.rs` keeps. An event stream that waits
+//!    is sent by `server/waiting_stream.rs`. Targets take turns: `target_list.rs`; calls and checks show which of them work
 //!    (`app/targets.rs`). If a tool needs more scopes than the token has, the client asks for them:
 //!    `endpoints/sign_in/step_up.rs`. If it needs a service that the person has not connected, the client gets
 //!    the link to the page that connects it: `missing_connection.rs`. A server that the gateway does not front
