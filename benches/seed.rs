@@ -1,7 +1,7 @@
 //! Makes a database of the size that the admin pages must bear: `cargo bench --bench seed -- DATABASE_URL
 //! [CLIENTS] [GRANTS] [HOURS OF USE]`, for SQLite and PostgreSQL. It is meant for `scripts/measure-admin`, and no part
-//! of the product: a bench target, so that it is compiled with optimisations, linted with everything else, and run by
-//! nobody who has not asked for it. A database that has clients is left as it is.
+//! of the product: a bench target, so that it is compiled with optimisations, linted with everything else, and run only
+//! on request. A database that has clients is left as it is.
 //!
 //! The server's own code makes the schema and the key, and writes the audit trail and the usage. The other rows are
 //! written past it, a table at a time in one transaction each, by the engine itself where nothing is sealed.

@@ -411,7 +411,7 @@ mod tests {
         assert_eq!(plan.iter().filter(|step| step.starts_with("SCAN")).count(), 1, "{plan:#?}");
     }
 
-    /// Whoever deletes a row makes the engine look for rows that refer to it.
+    /// The engine looks for rows that refer to a deleted row.
     #[tokio::test]
     async fn each_reference_to_another_table_has_an_index() {
         let (_storage, mut connection) = database("references").await;

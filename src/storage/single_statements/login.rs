@@ -58,8 +58,8 @@ WITH person AS (
 SELECT 1 / (SELECT COUNT(*) FROM code) AS finished FROM person";
 
 impl Storage {
-    /// Stores the session and the code of a person whom nothing keeps from signing in, and whose name and
-    /// addresses are the known ones. Returns `false`, and changes nothing, if not, or if the step cannot be one
+    /// Stores the session and the code of a person who may sign in and whose name and addresses have not
+    /// changed. Returns `false`, and changes nothing, if not, or if the step cannot be one
     /// statement.
     pub(in crate::storage) async fn finish_login_by_statement(
         &self,

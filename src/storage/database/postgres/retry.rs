@@ -5,12 +5,12 @@
 //! again by replay: this connection keeps the statements of the open transaction with their results, and
 //! after such an error it sends them to the server once more. If each gives the same result as before, the
 //! code that runs them could not have decided otherwise, so it continues where the error occurred: at a
-//! statement, or at the commit. If a result differs, that code must decide anew: the transaction fails with
-//! the error of the server, nothing has changed, and the caller is told to try again ([`Attempts`] does so
+//! statement, or at the commit. If a result differs, that code has to decide again: the transaction fails with
+//! the error of the server, nothing has changed, and the caller gets a 503 ([`Attempts`] does so
 //! where callers are expected to compete).
 //!
 //! Everything else is never repeated here. An error without an answer of the server (a lost connection, a
-//! timeout of ours) says nothing about a commit. Neither does SQLSTATE 40003, which means just that.
+//! timeout of ours) says nothing about a commit. Neither does SQLSTATE 40003 (completion unknown).
 
 use std::fmt;
 use std::time::Duration;

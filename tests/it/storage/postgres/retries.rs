@@ -232,9 +232,9 @@ async fn the_victim_of_a_real_deadlock_succeeds_when_nothing_has_changed() {
     assert_eq!(recorded(&app, "refresh_rotated").await, 1);
 }
 
-/// The repetition finds another row than the first attempt did: it decides anew, and the revocation wins.
+/// The repetition finds another row than the first attempt did: it decides again, and the revocation wins.
 #[tokio::test]
-async fn the_victim_of_a_real_deadlock_decides_anew_when_something_has_changed() {
+async fn the_victim_of_a_real_deadlock_decides_again_when_something_has_changed() {
     let Some(app) = start().await else { return };
     let (client, tokens) = app.tokens_of("bob").await;
     let revoke = "UPDATE grants SET revoked_at = 1795219200, end_reason = 'a test'";

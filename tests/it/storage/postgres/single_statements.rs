@@ -33,7 +33,7 @@ async fn what_every_client_does_is_one_statement_each() {
     assert_eq!(written_first(&app, "refresh_tokens", "parent_id IS NULL").await, 1, "a code");
     client.refresh(&tokens.refresh_token).await.assert_status(200);
     assert_eq!(written_first(&app, "refresh_tokens", "parent_id IS NOT NULL").await, 1, "a token");
-    client.code("bob").await; // somebody who is known already
+    client.code("bob").await; // so that the person is known
     let unused = "redeemed_at IS NULL";
     assert_eq!(written_first(&app, "authorization_codes", unused).await, 1, "another login");
     for (event, lines) in

@@ -270,7 +270,7 @@ async fn a_repetition_that_finds_something_else_fails_and_commits_nothing() {
         let mut tried = Tried::with(changed(what, to));
         let cause = tried.step().await.unwrap_err();
         assert_eq!(retry_cause(&cause), Some(RetryCause::Serialization), "{what}");
-        // Whoever goes on all the same changes nothing.
+        // A caller that continues all the same changes nothing.
         tried.execute("later").await.unwrap_err();
         tried.connection.commit().await.unwrap_err();
         assert_eq!(tried.sent().matches("COMMIT").count(), 1, "{}", tried.sent());
