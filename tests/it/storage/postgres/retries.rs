@@ -9,6 +9,7 @@ use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection};
 
 use crate::harness::client::Tokens;
+use crate::harness::http::Answer;
 use crate::harness::{Setup, TestApp, logs};
 
 const SERIALIZATION: &str = "portcullis_database_retries_total{cause=\"serialization\"}";
@@ -82,8 +83,9 @@ async fn everything_succeeds_and_happens_once_whatever_loses_to_another_transact
                 &["refresh_tokens", "upstream_sessions"],
                 &["audit_events"],
             ] {
-                fail_writes(&app, tables, at, code, "n IN (1, 2, 4, 6, 9)").await;
+                // Read first: a write of a background task may fail as soon as the triggers exist.
                 let before = app.metrics().await[series];
+                fail_writes(&app, tables, at, code, "n IN (1, 2, 4, 6, 9)").await;
                 let events =
                     ["client_registered", "code_redeemed", "refresh_rotated", "grant_revoked"];
                 let had = join_all(events.map(|event| recorded(&app, event))).await;
@@ -200,8 +202,16 @@ impl Opponent {
     }
 
     async fn execute(&mut self, statement: &str) {
-        let statement = AssertSqlSafe(statement.to_owned());
-        sqlx::raw_sql(statement).execute(&mut self.0).await.unwrap();
+        assert!(self.try_execute(statement).await, "{statement}");
+    }
+
+    /// Whether the statement succeeded. It may only fail as the victim of a deadlock.
+    async fn try_execute(&mut self, statement: &str) -> bool {
+        let sql = AssertSqlSafe(statement.to_owned());
+        let Err(error) = sqlx::raw_sql(sql).execute(&mut self.0).await else { return true };
+        let code = error.as_database_error().and_then(|error| error.code());
+        assert_eq!(code.as_deref(), Some("40P01"), "{statement}: {error}");
+        false
     }
 
     async fn until_waited_for(&mut self) {
@@ -211,21 +221,35 @@ impl Opponent {
     }
 }
 
-/// A deadlock whose victim is the refresh: it waited first, so its server process looks first.
+/// A refresh that got into a deadlock with a session that ran `first`, then `second`, and was its victim.
+///
+/// PostgreSQL ends the transaction of the session that detects the deadlock. On a busy machine that may be the
+/// opponent; then the refresh proves nothing, and the test starts again.
+async fn victim_of_a_deadlock(first: &str, second: &str) -> Option<(TestApp, Answer)> {
+    for _ in 0..20 {
+        let app = start().await?;
+        let (client, tokens) = app.tokens_of("bob").await;
+        let mut opponent = Opponent::holding(&app, first).await;
+        let refreshed = client.refresh(&tokens.refresh_token);
+        let opposed = async {
+            opponent.until_waited_for().await;
+            let won = opponent.try_execute(second).await;
+            opponent.execute(if won { "COMMIT" } else { "ROLLBACK" }).await;
+            won
+        };
+        let (refreshed, won) = tokio::join!(refreshed, opposed);
+        if won {
+            return Some((app, refreshed));
+        }
+    }
+    panic!("the refresh was never the victim");
+}
+
 #[tokio::test]
 async fn the_victim_of_a_real_deadlock_succeeds_when_nothing_has_changed() {
-    let Some(app) = start().await else { return };
-    let (client, tokens) = app.tokens_of("bob").await;
-    let lock = |table: &str| format!("SELECT 1 FROM {table} FOR UPDATE");
-    let mut opponent = Opponent::holding(&app, &lock("grants")).await;
-
-    let refreshed = client.refresh(&tokens.refresh_token);
-    let opposed = async {
-        opponent.until_waited_for().await;
-        opponent.execute(&lock("refresh_tokens")).await;
-        opponent.execute("COMMIT").await;
-    };
-    let (refreshed, ()) = tokio::join!(refreshed, opposed);
+    let first = "SELECT 1 FROM grants FOR UPDATE";
+    let second = "SELECT 1 FROM refresh_tokens FOR UPDATE";
+    let Some((app, refreshed)) = victim_of_a_deadlock(first, second).await else { return };
 
     Tokens::of(&refreshed);
     assert!(app.metrics().await[DEADLOCK] > 0.5);
@@ -235,18 +259,9 @@ async fn the_victim_of_a_real_deadlock_succeeds_when_nothing_has_changed() {
 /// The repetition finds another row than the first attempt did: it decides again, and the revocation wins.
 #[tokio::test]
 async fn the_victim_of_a_real_deadlock_decides_again_when_something_has_changed() {
-    let Some(app) = start().await else { return };
-    let (client, tokens) = app.tokens_of("bob").await;
-    let revoke = "UPDATE grants SET revoked_at = 1795219200, end_reason = 'a test'";
-    let mut opponent = Opponent::holding(&app, revoke).await;
-
-    let refreshed = client.refresh(&tokens.refresh_token);
-    let opposed = async {
-        opponent.until_waited_for().await;
-        opponent.execute("UPDATE refresh_tokens SET used_at = 1795219200").await;
-        opponent.execute("COMMIT").await;
-    };
-    let (refreshed, ()) = tokio::join!(refreshed, opposed);
+    let first = "UPDATE grants SET revoked_at = 1795219200, end_reason = 'a test'";
+    let second = "UPDATE refresh_tokens SET used_at = 1795219200";
+    let Some((app, refreshed)) = victim_of_a_deadlock(first, second).await else { return };
 
     refreshed.assert_error(400, "invalid_grant");
     assert!(app.metrics().await[DEADLOCK] > 0.5);
