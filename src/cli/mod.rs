@@ -211,6 +211,16 @@ fn allow_open_files() {
     }
 }
 
+/// Turns core dumps off: a dump contains keys and tokens. The hard limit stays, so that the owner of the process
+/// can turn them on again to find a fault (`prlimit --core`).
+fn forbid_core_dumps() {
+    let forbidden =
+        rlimit::Resource::CORE.get().and_then(|(_, hard)| rlimit::Resource::CORE.set(0, hard));
+    if let Err(cause) = forbidden {
+        tracing::warn!(%cause, "core dumps cannot be turned off");
+    }
+}
+
 /// Longest wait at exit, 2 s, for blocking work such as reading a file from a disk that does not respond.
 const LAST_WORK: Duration = Duration::from_secs(2);
 

@@ -125,6 +125,11 @@ impl Served {
         self.launch_limited(&format!("ulimit -n {most}"));
     }
 
+    /// Starts it from a shell that allows core dumps of any size, if the machine does.
+    pub(crate) fn launch_with_core_dumps(&mut self) {
+        self.launch_limited("ulimit -Sc $(ulimit -Hc)");
+    }
+
     fn launch_limited(&mut self, limit: &str) {
         let mut shell = Command::new("sh");
         let limited = format!("{limit} && exec \"$0\" \"$@\"");

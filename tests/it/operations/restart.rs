@@ -331,3 +331,15 @@ async fn the_server_asks_for_as_many_open_files_as_the_system_allows() {
     };
     assert_eq!(soft, hard);
 }
+
+/// ST-07: a dump would contain keys and tokens.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_server_leaves_no_core_dump() {
+    let mut server = Served::prepared().await;
+    server.launch_with_core_dumps();
+
+    let limits = server.limits();
+    let size = limits.lines().find_map(|line| line.strip_prefix("Max core file size")).unwrap();
+    assert_eq!(size.split_whitespace().next(), Some("0"), "{limits}");
+}
