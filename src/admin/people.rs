@@ -1,5 +1,7 @@
 //! `/people` and `/person`: who has signed in, what they may do and why, and how to end their access.
 
+use std::collections::HashMap;
+
 use askama::Template;
 use axum::response::Response;
 
@@ -152,10 +154,15 @@ struct PeopleTemplate<'a> {
     number: String,
     is_one: bool,
     rows: Vec<PersonRow>,
+    live_grants: HashMap<String, i64>,
     pager: Pager,
 }
 
 impl PeopleTemplate<'_> {
+    fn live(&self, row: &PersonRow) -> i64 {
+        self.live_grants.get(&row.subject).copied().unwrap_or_default()
+    }
+
     fn name(row: &PersonRow) -> &str {
         name_of(row)
     }
@@ -196,12 +203,15 @@ pub(super) async fn list(visit: AdminPage) -> Result<Response, PageError> {
         list_path(&filter, filter.oldest_first, &further)
     });
     let number = storage.count_people(&filter).await?;
+    let subjects: Vec<&str> = rows.iter().map(|row| row.subject.as_str()).collect();
+    let live_grants = storage.live_grants(&subjects, visit.app().now()).await?;
     let template = PeopleTemplate {
         frame: &frame,
         w: PeopleWords::of(frame.language),
         number: count(frame.language, number),
         is_one: number == 1,
         rows,
+        live_grants,
         pager,
         filter: &filter,
     };

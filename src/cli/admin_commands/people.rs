@@ -1,5 +1,6 @@
 //! `portcullis people`: lists, blocks and signs out people.
 
+use std::collections::HashMap;
 use std::process::ExitCode;
 
 use clap::Subcommand;
@@ -103,23 +104,35 @@ async fn list(desk: &CommandContext, a: &ListPeople) -> Result<Output, CommandEr
     let mut rows = desk.storage.browse_people(&filter, a.page.ask()).await?;
     let next =
         a.page.next(&mut rows, |last| format!("{} {}", last.last_seen_at.unix(), last.subject));
+    let live = live_grants(desk, &rows).await?;
     let mut table =
         Table::new(&["SUB", "NAME", "E-MAIL", "LIVE GRANTS", "LAST SIGN-IN (UTC)", "STATE"]);
+    let mut people = Vec::new();
     for row in &rows {
         let person = row.person.as_ref();
+        let live = live.get(&row.subject).copied().unwrap_or_default();
+        people.push(as_json(row, live));
         table.row(vec![
             row.subject.clone(),
             person.and_then(|person| person.name.clone()).unwrap_or_default(),
             person.and_then(|person| person.email.clone()).unwrap_or_default(),
-            row.live_grants.to_string(),
+            live.to_string(),
             output::utc_cell(row.last_seen_at),
             if row.blocked.is_some() { "blocked" } else { "" }.to_owned(),
         ]);
     }
-    Ok(Output::list("people", &table, rows.iter().map(as_json).collect(), next))
+    Ok(Output::list("people", &table, people, next))
 }
 
-fn as_json(row: &PersonRow) -> Value {
+async fn live_grants(
+    desk: &CommandContext,
+    rows: &[PersonRow],
+) -> Result<HashMap<String, i64>, CommandError> {
+    let subjects: Vec<&str> = rows.iter().map(|row| row.subject.as_str()).collect();
+    Ok(desk.storage.live_grants(&subjects, desk.now()).await?)
+}
+
+fn as_json(row: &PersonRow, live_grants: i64) -> Value {
     let person = row.person.as_ref();
     json!({
         "sub": row.subject,
@@ -130,7 +143,7 @@ fn as_json(row: &PersonRow) -> Value {
         "last_seen_at": output::iso(row.last_seen_at),
         "blocked_at": output::iso_or_null(row.blocked.as_ref().map(|(at, _)| *at)),
         "blocked_by": row.blocked.as_ref().map(|(_, by)| by),
-        "live_grants": row.live_grants,
+        "live_grants": live_grants,
     })
 }
 
@@ -157,7 +170,8 @@ async fn show(desk: &CommandContext, subject: &str) -> Result<Output, CommandErr
         ("last sign-in", output::utc(row.last_seen_at)),
         ("blocked", blocked),
     ];
-    let mut json = as_json(&row);
+    let live = live_grants(desk, std::slice::from_ref(&row)).await?;
+    let mut json = as_json(&row, live.get(subject).copied().unwrap_or_default());
     if let Some(person) = &row.person {
         facts.extend([
             ("name", person.name.clone().unwrap_or_default()),

@@ -25,11 +25,13 @@ impl Storage {
         now: Timestamp,
     ) -> Result<HashMap<String, ClientActivity>, StorageError> {
         let mut found: HashMap<String, ClientActivity> = HashMap::new();
-        let Some((last, others)) = ids.split_last() else { return Ok(found) };
+        if ids.is_empty() {
+            return Ok(found);
+        }
         let mut live =
             SelectBuilder::new("SELECT g.client_id AS id, COUNT(*) AS number FROM grants g");
         live.only("g.revoked_at IS NULL").and("g.expires_at > ?", now.unix());
-        among(live.and("g.client_id IN (?", *last), others);
+        live.among("g.client_id IN (?", ids);
         for row in &live.fetch(self.pool(), "GROUP BY g.client_id", i64::MAX).await? {
             found.entry(column(row, "id")?).or_default().connections = column(row, "number")?;
         }
@@ -38,7 +40,7 @@ impl Storage {
                     MIN(l.created_at) AS since FROM logins_awaiting_approval l",
         );
         waiting.only("l.ended_at IS NULL").and("l.expires_at > ?", now.unix());
-        among(waiting.and("l.client_id IN (?", *last), others);
+        waiting.among("l.client_id IN (?", ids);
         for row in &waiting.fetch(self.pool(), "GROUP BY l.client_id", i64::MAX).await? {
             let one = found.entry(column(row, "id")?).or_default();
             one.waiting = column(row, "number")?;
@@ -54,12 +56,4 @@ impl Storage {
                             WHERE s.state = 'waiting' LIMIT 100) AS few";
         Ok(sqlx::query_scalar(waiting).fetch_one(self.pool()).await?)
     }
-}
-
-/// Completes a condition that began with `IN (?`.
-fn among(listing: &mut SelectBuilder, others: &[&str]) {
-    for id in others {
-        listing.ends(", ?", *id);
-    }
-    listing.text(")");
 }

@@ -40,13 +40,11 @@ pub struct PersonRow {
     pub blocked: Option<(Timestamp, String)>,
     /// What is known of the person, from the upstream session that was confirmed last.
     pub person: Option<Person>,
-    /// Grants that are not revoked. Expired ones count until retention deletes them.
-    pub live_grants: i64,
 }
 
-const PERSON_COLUMNS: &str = "SELECT p.subject, p.issuer, p.upstream_subject, p.first_seen_at, p.last_seen_at,
-            p.blocked_at, p.blocked_by,
-            (SELECT COUNT(*) FROM grants g WHERE g.subject = p.subject AND g.revoked_at IS NULL) AS live
+const PERSON_COLUMNS: &str =
+    "SELECT p.subject, p.issuer, p.upstream_subject, p.first_seen_at, p.last_seen_at,
+            p.blocked_at, p.blocked_by
      FROM people p";
 /// People, each with the upstream session that was confirmed last. Lists ask for those of one page only.
 const LATEST_SESSIONS: &str = "SELECT p.subject, s.id AS session_id, s.person
@@ -85,6 +83,20 @@ impl Storage {
             Ok((column(row, "subject")?, session.zip(sealed).map(open).transpose()?))
         };
         rows.iter().map(read).collect()
+    }
+
+    /// Returns how many live grants each of `subjects` has: those that are neither revoked nor expired. People
+    /// without any are not in the result.
+    pub async fn live_grants(
+        &self,
+        subjects: &[&str],
+        now: Timestamp,
+    ) -> Result<HashMap<String, i64>, StorageError> {
+        let mut live = SelectBuilder::new("SELECT g.subject, COUNT(*) AS number FROM grants g");
+        live.only("g.revoked_at IS NULL").and("g.expires_at > ?", now.unix());
+        live.among("g.subject IN (?", subjects);
+        let rows = live.fetch(self.pool(), "GROUP BY g.subject", i64::MAX).await?;
+        rows.iter().map(|row| Ok((column(row, "subject")?, column(row, "number")?))).collect()
     }
 
     /// Lists people, the last login first.
@@ -186,7 +198,6 @@ fn read_person_row(row: &AnyRow) -> Result<PersonRow, StorageError> {
         first_seen_at: moment(row, "first_seen_at")?,
         last_seen_at: moment(row, "last_seen_at")?,
         blocked: moment_if_any(row, "blocked_at")?.map(|at| (at, by.unwrap_or_default())),
-        live_grants: column(row, "live")?,
         issuer: column(row, "issuer")?,
         upstream_subject: column(row, "upstream_subject")?,
     })

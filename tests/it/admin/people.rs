@@ -54,6 +54,27 @@ async fn people_are_found_by_full_names_words_and_their_beginnings() {
 }
 
 #[tokio::test]
+async fn the_list_counts_connections_that_are_neither_ended_nor_expired() {
+    let app = TestApp::start().await;
+    let alice = admin(&app).await;
+    for _ in 0..3 {
+        app.tokens_of("bob").await; // a client of its own each time
+    }
+    let listed = async || {
+        let page = alice.page("/people?q=bob").await;
+        let number = page.split("<td class=\"num\" data-label=\"Connections\">").nth(1).unwrap();
+        number.split('<').next().unwrap().parse::<i64>().unwrap()
+    };
+    assert_eq!(listed().await, 3);
+    let first = "WHERE id = (SELECT MIN(id) FROM grants)";
+    app.database.execute(&format!("UPDATE grants SET expires_at = 1 {first}")).await;
+    assert_eq!(listed().await, 2);
+    let last = "WHERE id = (SELECT MAX(id) FROM grants)";
+    app.database.execute(&format!("UPDATE grants SET revoked_at = 1 {last}")).await;
+    assert_eq!(listed().await, 1);
+}
+
+#[tokio::test]
 async fn a_name_without_end_is_indexed_within_bounds() {
     let app = TestApp::start().await;
     let alice = admin(&app).await;

@@ -459,6 +459,26 @@ async fn people_are_blocked_and_signed_out() {
 }
 
 #[tokio::test]
+async fn a_grant_that_has_expired_is_not_counted_as_live() {
+    let shell = Shell::start().await;
+    let (client, _) = shell.app.tokens_of("bob").await;
+    client.elsewhere().sign_in("bob").await;
+    let live = async || {
+        let listed = shell.run(&["people", "list", "--json"]).await.json();
+        let shown = shell.run(&["people", "show", "oidc:demo-bob", "--json"]).await.json();
+        assert_eq!(listed["people"][0]["live_grants"], shown["live_grants"]);
+        shown["live_grants"].as_i64().unwrap()
+    };
+    let had = live().await;
+    let expire = "UPDATE grants SET expires_at = 1
+                  WHERE id = (SELECT MIN(id) FROM grants WHERE revoked_at IS NULL)";
+    shell.app.database.execute(expire).await;
+
+    assert_eq!(live().await, had - 1);
+    assert!(had > 0);
+}
+
+#[tokio::test]
 async fn verify_tells_by_its_exit_code_whether_the_chain_holds() {
     let shell = Shell::start().await;
     shell.app.tokens_of("bob").await;
