@@ -5,36 +5,20 @@ of costs in docs/capacity.md.
 Usage: capacity.py PORTCULLIS LOAD [SECONDS [DATABASE_URL]]. BASE: the first of three ports (default 9700). The
 server runs on the first core, everything else on the second, if there are two."""
 
-import json, os, shutil, socket, subprocess, sys, tempfile, time
+import json, os, shutil, subprocess, sys, tempfile, time
+
+from processes import pinned, processor_seconds, wait_for_port
 
 PORTCULLIS, LOAD = sys.argv[1:3]
 SECONDS = sys.argv[3] if len(sys.argv) > 3 else "5"
 DATABASE = sys.argv[4] if len(sys.argv) > 4 else None
 BASE = int(os.environ.get("BASE", "9700"))
 URL, PROVIDER, BACKEND = f"http://127.0.0.1:{BASE}", f"127.0.0.1:{BASE + 1}", f"127.0.0.1:{BASE + 2}"
-HZ = os.sysconf("SC_CLK_TCK")
-CORES = os.cpu_count() or 1
 WORK = tempfile.mkdtemp()
 # Callers at once: alone, each pays for a whole commit and its wake-ups; together they share them.
 SCENARIOS = [("flows", "flow: from the authorization request to tokens", (1, 32)), ("refreshes", "refresh", (1, 32)),
              ("registrations", "registration of a new client", (1, 32)), ("calls", "authorised call through the gateway", (1, 32)),
              ("metadata", "metadata document", (32,))]
-
-def pinned(core, *command):
-    return ["taskset", "-c", str(core % CORES), *command]
-
-def wait(port, process):
-    for _ in range(3000):
-        try:
-            return socket.create_connection(("127.0.0.1", port)).close()
-        except OSError:
-            if process.poll() is not None:
-                raise SystemExit(f"a process did not start: {open(f'{WORK}/log').read()}")
-            time.sleep(0.01)
-
-def processor(pid):
-    fields = open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / HZ
 
 def memory(pid):
     lines = dict(line.split(":", 1) for line in open(f"/proc/{pid}/status") if ":" in line)
@@ -67,24 +51,24 @@ database_size = 100000000000
 requests_per_person = 100000
 streams_per_person = 100000
 ''')
-    wait(BASE + 1, around)
+    wait_for_port(BASE + 1, around)
     server = subprocess.Popen(pinned(0, PORTCULLIS, "serve", "--config", f"{WORK}/portcullis.toml"),
                               stdout=open(f"{WORK}/log", "w"), stderr=subprocess.STDOUT)
     children.append(server)
-    wait(BASE, server)
+    wait_for_port(BASE, server)
     time.sleep(3)
-    before, begun = processor(server.pid), time.time()
+    before, begun = processor_seconds(server.pid), time.time()
     time.sleep(20)
-    rest = (processor(server.pid) - before) / (time.time() - begun)
+    rest = (processor_seconds(server.pid) - before) / (time.time() - begun)
     print(f"| at rest: share of a core | {rest:.2%} |")
     print("| at rest: memory, of which its own | {:.1f} MiB, {:.1f} MiB |".format(*(kib / 1024 for kib in memory(server.pid))))
     def run(scenario, callers, *more):
-        before = processor(server.pid)
+        before = processor_seconds(server.pid)
         done = subprocess.run(pinned(1, LOAD, "run", scenario, "--base", URL, "--callers", str(callers), "--seconds", SECONDS, *more),
                               capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(done.stderr)
-        return json.loads(done.stdout), processor(server.pid) - before
+        return json.loads(done.stdout), processor_seconds(server.pid) - before
     for scenario, name, callers in SCENARIOS:
         for at_once in callers:
             told, took = run(scenario, at_once)
@@ -96,9 +80,9 @@ streams_per_person = 100000
     streams = subprocess.Popen(pinned(1, LOAD, "run", "streams", "--base", URL, "--callers", "2000", "--seconds", "60",
                                       "--pid", str(server.pid)), stdout=subprocess.PIPE, text=True)
     time.sleep(20)
-    before, begun = processor(server.pid), time.time()
+    before, begun = processor_seconds(server.pid), time.time()
     time.sleep(30)
-    share = (processor(server.pid) - before) / (time.time() - begun)
+    share = (processor_seconds(server.pid) - before) / (time.time() - begun)
     told = json.loads(streams.communicate()[0])
     each = (share - rest) / told["open"] * 1e6
     print(f"| open stream, idle | {told['kib_per_stream']} KiB, {each:.1f} µs each second | {told['open']} open |")

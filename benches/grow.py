@@ -36,7 +36,7 @@ def main():
     pairs = [pair() for _ in range(PEOPLE * CLIENTS_EACH)]
     people, own = PEOPLE, PEOPLE * OWN_CLIENT // 100
     tokens, usage, audit = deque(), deque(), deque()  # (day, rows)
-    ended, keys = deque(), deque()
+    ended = deque()
     month = [0, 0]
     print("| day | sign-ins | refreshes | MB | " + " | ".join(BYTES) + " |\n|" + "---|" * (len(BYTES) + 4))
     for day in range(DAYS):

@@ -25,10 +25,11 @@ import os
 import pathlib
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
+
+from processes import pinned, processor_seconds, wait_for_port
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--server", required=True)
@@ -50,42 +51,19 @@ options = parser.parse_args()
 
 BASE = options.base_port
 POSTGRES, RELAY, PROVIDER, BACKEND = BASE + 90, BASE + 91, BASE + 50, BASE + 51
-TICKS = os.sysconf("SC_CLK_TCK")
 work = pathlib.Path(tempfile.mkdtemp(dir=os.environ.get("BENCH_FOLDER")))
 os.chmod(work, 0o755)
-
-
-def on(core, *command):
-    return [*(["taskset", "-c", core] if core else []), *map(str, command)]
-
-
-def ready(port, process):
-    for _ in range(30_000):
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-            return
-        if process.poll() is not None:
-            raise SystemExit(f"{process.args} did not start: {work}")
-        time.sleep(0.002)
 
 
 @contextlib.contextmanager
 def running(command, port, log, **more):
     process = subprocess.Popen(command, stdout=open(work / log, "w"), stderr=subprocess.STDOUT, **more)
     try:
-        ready(port, process)
+        wait_for_port(port, process)
         yield process
     finally:
         process.terminate()
         process.wait()
-
-
-def times(pid, with_children=False):
-    """Processor seconds of a process; with_children: and of its children that have ended."""
-    try:
-        fields = open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()
-    except FileNotFoundError:
-        return 0
-    return sum(map(int, fields[11 : 15 if with_children else 13])) / TICKS
 
 
 class Postgres:
@@ -111,7 +89,7 @@ class Postgres:
 
     def control(self, *what):
         command = [*self.owner, self.bin / "pg_ctl", "-w", "-D", self.data, *what]
-        subprocess.run(on(options.other_core, *command), stdout=subprocess.DEVNULL, check=True)
+        subprocess.run(pinned(options.other_core, *command), stdout=subprocess.DEVNULL, check=True)
 
     def __exit__(self, *_):
         self.control("stop", "-m", "immediate")
@@ -122,7 +100,7 @@ class Postgres:
 
     def seconds(self):
         children = pathlib.Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        return times(self.pid, True) + sum(times(child) for child in children)
+        return processor_seconds(self.pid, True) + sum(processor_seconds(child) for child in children)
 
     @contextlib.contextmanager
     def watched(self, found):
@@ -186,7 +164,7 @@ def replicas(number, postgres, through_relay):
                 port = RELAY if through_relay else POSTGRES
                 database = f"postgres://portcullis@127.0.0.1:{port}/load?sslmode=disable"
             port = configuration(index, database, folder)
-            command = on(options.server_core, options.server, "serve", "--config", folder / "portcullis.toml")
+            command = pinned(options.server_core, options.server, "serve", "--config", folder / "portcullis.toml")
             started.append(stack.enter_context(running(command, port, f"replica{index}.log")))
         time.sleep(1)
         yield started
@@ -196,7 +174,7 @@ def load(scenario, number, seconds):
     """Loads all replicas at once. Returns operations in a second, and the failures."""
     callers = max(1, options.callers // number)
     commands = [
-        on(options.other_core, options.load, "run", scenario, "--base", f"http://127.0.0.1:{BASE + index}",
+        pinned(options.other_core, options.load, "run", scenario, "--base", f"http://127.0.0.1:{BASE + index}",
            "--callers", callers, "--seconds", max(1, round(seconds)))
         for index in range(number)
     ]
@@ -212,7 +190,7 @@ def load(scenario, number, seconds):
 
 
 def relay(delay):
-    command = on(options.other_core, options.load, "relay", "--listen", f"127.0.0.1:{RELAY}", "--to", f"127.0.0.1:{POSTGRES}",
+    command = pinned(options.other_core, options.load, "relay", "--listen", f"127.0.0.1:{RELAY}", "--to", f"127.0.0.1:{POSTGRES}",
                  "--delay-ms", delay, *(["--statements"] if options.statements else []))
     return running(command, RELAY, "relay.log")
 
@@ -229,10 +207,10 @@ def counts(process):
 
 def measure(scenario, number, postgres, servers, seconds):
     load(scenario, number, 1)
-    before = [times(server.pid) for server in servers], postgres.seconds() if postgres else 0
+    before = [processor_seconds(server.pid) for server in servers], postgres.seconds() if postgres else 0
     rate, failures, p50, p99, first = load(scenario, number, seconds)
     operations = rate * max(1, round(seconds))
-    after = [times(server.pid) for server in servers], postgres.seconds() if postgres else 0
+    after = [processor_seconds(server.pid) for server in servers], postgres.seconds() if postgres else 0
     line = {
         "scenario": scenario,
         "replicas": number,
@@ -253,9 +231,8 @@ def counted(scenario, line, postgres):
     with relay(0) as process, replicas(1, postgres, True):
         load(scenario, 1, 1)
         before = counts(process)
-        idle = time.monotonic()
         rate, *_ = load(scenario, 1, 3)
-        took, after = time.monotonic() - idle, counts(process)
+        after = counts(process)
         operations = rate * 3
         line["round_trips"] = round((after["round_trips"] - before["round_trips"]) / operations, 2)
         line["statements"] = round((after["executed"] - before["executed"]) / operations, 2)
@@ -277,7 +254,7 @@ def waited(scenario, line, postgres, number):
 
 
 def main():
-    around = on(options.other_core, options.load, "around", "--provider", f"127.0.0.1:{PROVIDER}", "--backend", f"127.0.0.1:{BACKEND}")
+    around = pinned(options.other_core, options.load, "around", "--provider", f"127.0.0.1:{PROVIDER}", "--backend", f"127.0.0.1:{BACKEND}")
     with contextlib.ExitStack() as stack:
         stack.enter_context(running(around, PROVIDER, "around.log"))
         postgres = None if options.sqlite else stack.enter_context(Postgres())

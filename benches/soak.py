@@ -10,8 +10,10 @@ removes as many as the load adds. They are copies of what a short load wrote.
 
 Writes WORK/samples.csv (one line each ten seconds) and WORK/result.md (the first tenth beside the last one)."""
 
-import csv, http.client, html, json, os, random, re, signal, socket, sqlite3, statistics, subprocess, sys, threading, time
+import csv, http.client, html, json, os, random, re, signal, sqlite3, statistics, subprocess, sys, threading, time
 from urllib.parse import urlencode, urljoin, urlsplit
+
+from processes import processor_seconds, wait_for_port
 
 WORK, PORTCULLIS, LOAD = (os.path.abspath(path) for path in sys.argv[1:4])
 MINUTES = float(sys.argv[4]) if len(sys.argv) > 4 else 120
@@ -24,7 +26,6 @@ EVERY, ROWS_EVERY = 10, 60
 SCRAPE, RELOAD, ROTATE = 15, 300, 600
 SEED = float(os.environ.get("SEED_MINUTES", MINUTES + 10)) * 60
 SETTLE = min(600, MINUTES * 60 / 10)
-HZ = os.sysconf("SC_CLK_TCK")
 DAY = 86_400
 PAGES = ["/", "/clients", "/clients?q=load", "/grants", "/grants?ended=1", "/people", "/usage", "/usage?range=7d",
          "/audit", "/audit?event=access_denied", "/keys"]
@@ -69,20 +70,11 @@ def configure(turn):
         file.write(configuration(turn))
     os.replace(f"{WORK}/new.toml", f"{WORK}/portcullis.toml")
 
-def wait(port, process):
-    for _ in range(3000):
-        try:
-            return socket.create_connection(("127.0.0.1", port)).close()
-        except OSError:
-            if process.poll() is not None:
-                raise SystemExit("a process did not start")
-            time.sleep(0.01)
-
 def start():
     server = subprocess.Popen([PORTCULLIS, "serve", "--config", f"{WORK}/portcullis.toml"],
                               stdout=open(f"{WORK}/server.log", "a"), stderr=subprocess.STDOUT)
-    wait(PUBLIC, server)
-    wait(ADMIN, server)
+    wait_for_port(PUBLIC, server)
+    wait_for_port(ADMIN, server)
     return server
 
 def stop(process):
@@ -117,13 +109,13 @@ def seed(seconds):
     insert("authorization_codes", "copy JOIN authorization_codes t ON t.id = c", id="t.id || k", session_id="s || k",
            grant_id="g || k", created_at=f"e - {life}", expires_at=f"e - {life} + 60", redeemed_at=f"e - {life}")
     step = life // per_grant
-    insert("refresh_tokens", f"copy JOIN refresh_tokens t ON t.grant_id = g, j", id="t.id || k || '-' || j", grant_id="g || k",
+    insert("refresh_tokens", "copy JOIN refresh_tokens t ON t.grant_id = g, j", id="t.id || k || '-' || j", grant_id="g || k",
            parent_id="CASE WHEN j = 1 THEN NULL ELSE t.id || k || '-' || (j - 1) END",
            issued_at=f"e - {life} + (j - 1) * {step}", expires_at=f"e - {life} + 3600",
            used_at=f"CASE WHEN j = {per_grant} THEN NULL ELSE e - {life} + j * {step} END",
            successor_id=f"CASE WHEN j = {per_grant} THEN NULL ELSE t.id || k || '-' || (j + 1) END",
            successor=f"CASE WHEN j = {per_grant} THEN NULL ELSE hex(randomblob(60)) END")
-    insert("consents", f"(SELECT row_number() OVER (ORDER BY id) - 1 AS n, * FROM consents) t JOIN copy ON i = n", id="t.id || k",
+    insert("consents", "(SELECT row_number() OVER (ORDER BY id) - 1 AS n, * FROM consents) t JOIN copy ON i = n", id="t.id || k",
            expires_at="e")
     insert("logins", f"(SELECT row_number() OVER (ORDER BY id) - 1 AS n, * FROM logins) t JOIN copy ON i = n"
            f" WHERE e < {first} + 3660", id="t.id || k", created_at=f"e + {DAY - 3600 - 60}", expires_at=f"e + {DAY - 3600}",
@@ -213,10 +205,6 @@ def size(path):
     except OSError:
         return 0
 
-def processor(pid):
-    fields = open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / HZ
-
 def status(pid):
     lines = dict(line.split(":", 1) for line in open(f"/proc/{pid}/status") if ":" in line)
     return {"rss_kib": int(lines["VmRSS"].split()[0]), "rss_anonymous_kib": int(lines["RssAnon"].split()[0]),
@@ -257,7 +245,7 @@ def main():
 def measure(children):
     around = subprocess.Popen([LOAD, "around", "--provider", f"127.0.0.1:{PROVIDER}", "--backend", f"127.0.0.1:{BACKEND}"])
     children.append(around)
-    wait(PROVIDER, around)
+    wait_for_port(PROVIDER, around)
     server = start()
     children.append(server)
     administrator = Administrator()
@@ -279,11 +267,11 @@ def measure(children):
     ended, begun = threading.Event(), time.time()
     threading.Thread(target=administrator.run, args=(ended,), daemon=True).start()
     latest, troubles, samples = {}, [], []
-    columns, writer, output = None, None, open(f"{WORK}/samples.csv", "w", newline="")
+    writer, output = None, open(f"{WORK}/samples.csv", "w", newline="")
     next_scrape, next_reload, next_rotation, next_rows, turn = begun, begun + RELOAD, begun + ROTATE, begun, 0
-    before, before_at, series = processor(server.pid), time.time(), 0
+    before, before_at, series = processor_seconds(server.pid), time.time(), 0
     others = [around, load]
-    before_others = sum(processor(p.pid) for p in others)
+    before_others = sum(processor_seconds(p.pid) for p in others)
     for line in load.stdout:
         now, told = time.time(), json.loads(line)
         if server.poll() is not None:
@@ -309,8 +297,8 @@ def measure(children):
             done = subprocess.run([PORTCULLIS, "keys", "rotate", "--config", f"{WORK}/portcullis.toml"], capture_output=True, text=True)
             if done.returncode:
                 troubles.append(f"{time.strftime('%T')} rotation: {done.stdout}{done.stderr}")
-        after = processor(server.pid)
-        after_others = sum(processor(p.pid) for p in others if p.poll() is None)
+        after = processor_seconds(server.pid)
+        after_others = sum(processor_seconds(p.pid) for p in others if p.poll() is None)
         sample = {"minutes": round((now - begun) / 60, 3), "at": time.strftime("%T")} | status(server.pid) | {
             "files": len(os.listdir(f"/proc/{server.pid}/fd")),
             "processor_percent": round((after - before) / (now - before_at) * 100, 3),

@@ -11,15 +11,15 @@ Environment: PORTCULLIS, LOAD: binaries that are there already; BASE: the first 
 
 import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+
+from processes import processor_seconds, wait_for_port
 
 ROUNDS, SECONDS, CALLERS = (sys.argv[1:] + ["12", "3", "32"][len(sys.argv) - 1 :])[:3]
 ROOT = Path(__file__).resolve().parent.parent
@@ -81,23 +81,6 @@ def binary(variable, folder, target, name):
     return f"{target}/release/{name}"
 
 
-def wait(port, process):
-    for _ in range(200):
-        try:
-            socket.create_connection(("127.0.0.1", port)).close()
-            return
-        except OSError:
-            if process.poll() is not None:
-                break
-            time.sleep(0.1)
-    sys.exit(f"nothing answers at port {port}")
-
-
-def processor_seconds(pid):
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def main():
     portcullis = binary("PORTCULLIS", ROOT, ROOT / "target", "portcullis")
     load = binary("LOAD", ROOT / "load", ROOT / "target/compare/load", "portcullis-load")
@@ -117,7 +100,7 @@ def main():
             with open(f"{work}/{name}.log", "w") as log:
                 process = subprocess.Popen(command, stdout=log, stderr=log)
             processes.append(process)
-            wait(port, process)
+            wait_for_port(port, process)
             return process.pid
 
         try:
