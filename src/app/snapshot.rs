@@ -13,11 +13,11 @@ impl App {
     /// an administrator needs the other metrics most when the database is silent.
     pub async fn snapshot(&self) -> Snapshot {
         // 1 second: longest wait for what the database counts.
-        const PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
+        const COUNT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(1);
         let (clients, bytes, broken) = tokio::join!(
-            tokio::time::timeout(PATIENCE, self.storage().registered_clients()),
-            tokio::time::timeout(PATIENCE, self.storage().database_bytes()),
-            tokio::time::timeout(PATIENCE, self.broken_connections()),
+            tokio::time::timeout(COUNT_TIMEOUT, self.storage().registered_clients()),
+            tokio::time::timeout(COUNT_TIMEOUT, self.storage().database_bytes()),
+            tokio::time::timeout(COUNT_TIMEOUT, self.broken_connections()),
         );
         let limits = &self.config().limits;
         let keys = self.keys().describe();

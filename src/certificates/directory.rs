@@ -9,7 +9,7 @@ use super::Certificates;
 use crate::http_client::HttpClient;
 
 /// Longest wait for the directory: 10 s.
-const PATIENCE: Duration = Duration::from_secs(10);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Certificates {
     /// Asks the ACME server for its directory. Returns its URL, or why it cannot be used; `None` without
@@ -17,7 +17,7 @@ impl Certificates {
     pub async fn try_directory(&self) -> Option<Result<String, String>> {
         let acme = self.acme()?;
         let authority = acme.authority.as_deref();
-        let client = HttpClient::trusting(PATIENCE, &self.0.proxies, authority);
+        let client = HttpClient::trusting(ANSWER_TIMEOUT, &self.0.proxies, authority);
         let request = Request::get(&acme.directory).header("user-agent", "portcullis");
         let request = match request.body(Vec::new()) {
             Ok(request) => request,

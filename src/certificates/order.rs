@@ -19,7 +19,7 @@ use crate::http_client::HttpClient;
 use crate::storage::{CertificateText, ChallengeAnswer, Storage, StorageError};
 
 /// Longest wait for one answer of the ACME server: 30 s.
-const PATIENCE: Duration = Duration::from_secs(30);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest wait until it has validated the names, and again until it has issued the certificate: 90 s.
 const POLLED_FOR: Duration = Duration::from_secs(90);
 /// An answer to a challenge is kept for 10 minutes, longer than an order takes.
@@ -109,7 +109,7 @@ impl CertificateOrder<'_> {
 
     fn transport(&self) -> Box<AcmeTransport> {
         let authority = self.acme.authority.as_deref();
-        Box::new(AcmeTransport(HttpClient::trusting(PATIENCE, self.proxies, authority)))
+        Box::new(AcmeTransport(HttpClient::trusting(ANSWER_TIMEOUT, self.proxies, authority)))
     }
 
     async fn known_account(&self) -> Result<Option<Account>, OrderFailed> {

@@ -11,7 +11,7 @@ use crate::telemetry::metrics::ServiceTokenOutcome;
 use crate::telemetry::trace;
 
 /// Longest wait of a caller for a refresh, in front of clients that give up after 10 s. The refresh goes on.
-const PATIENCE: Duration = Duration::from_secs(7);
+const CALLER_TIMEOUT: Duration = Duration::from_secs(7);
 
 /// A token that is asked for.
 #[derive(Clone, Copy, Debug)]
@@ -81,7 +81,8 @@ impl Connections {
             inner.note_used(&row).await;
             return Ok((token, ServiceTokenOutcome::Fresh));
         }
-        let renewed = tokio::time::timeout(PATIENCE, self.renewed(service, wanted.subject, key));
+        let renewed =
+            tokio::time::timeout(CALLER_TIMEOUT, self.renewed(service, wanted.subject, key));
         let row = renewed.await.unwrap_or_else(|_| {
             tracing::warn!(service = service.name, "the service has not answered in time");
             Err(TokenMissing::Unavailable)

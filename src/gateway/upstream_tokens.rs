@@ -32,7 +32,7 @@ use crate::storage::GrantState;
 
 /// How long a repeated request waits for its person to come back from the service: 45 seconds. The clients of
 /// the official libraries give up after 60.
-const PATIENCE: Duration = Duration::from_secs(45);
+const SIGN_IN_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// Requests that act, and that MCP 2026-07-28 lets a server answer with a question.
 const THAT_ACT: [&str; 3] = ["tools/call", "prompts/get", "resources/read"];
@@ -246,7 +246,7 @@ impl<'a> TokenSupply<'a> {
 
     fn waiting(&self) -> WaitingRequest {
         let limits = &self.app.config().limits;
-        let within = self.resource.timeout.unwrap_or(limits.gateway_response).min(PATIENCE);
+        let within = self.resource.timeout.unwrap_or(limits.gateway_response).min(SIGN_IN_TIMEOUT);
         WaitingRequest {
             changed: self.app.storage().connections_changed(),
             ended: self.ended.clone(),

@@ -25,7 +25,7 @@ use super::guard::{AcceptMode, Arrival};
 use super::handshake::{self, AlpnOffer, HandshakeTimes};
 use super::service::Service;
 use super::shutdown::ShutdownWatcher;
-use super::socket::{ClientStream, PatientSocket};
+use super::socket::{ClientStream, WriteTimeoutSocket};
 use super::timeouts::{ConnectionActivity, ConnectionTimeouts, TimeoutStream};
 use super::waiting_stream::{self, StreamInHyper, StreamRequest};
 use crate::config::{Config, Limits};
@@ -163,7 +163,7 @@ impl Protocols {
         let Some(offer) = self.tls else {
             let spoken = self.spoken(&stream).await?;
             return Some((
-                ClientStream::Plain(PatientSocket::new(stream, self.times.body)),
+                ClientStream::Plain(WriteTimeoutSocket::new(stream, self.times.body)),
                 spoken,
             ));
         };

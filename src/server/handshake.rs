@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::socket::PatientSocket;
+use super::socket::WriteTimeoutSocket;
 use crate::app::App;
 
 /// The first byte of a TLS connection: a handshake record (RFC 8446 §5.1).
@@ -48,7 +48,7 @@ pub(super) async fn accept(
     app: &App,
     offer: AlpnOffer,
     times: HandshakeTimes,
-) -> Option<Box<TlsStream<PatientSocket>>> {
+) -> Option<Box<TlsStream<WriteTimeoutSocket>>> {
     let mut said = [0];
     let first = timeout_at(Instant::now() + times.first_byte, stream.peek(&mut said));
     if first.await.ok()?.ok()? == 0 {
@@ -59,7 +59,7 @@ pub(super) async fn accept(
         let _ = timeout_at(until, refuse_plain_text(stream)).await;
         return None;
     }
-    let socket = PatientSocket::new(stream, times.writes);
+    let socket = WriteTimeoutSocket::new(stream, times.writes);
     match timeout_at(until, Box::pin(shake_hands(socket, app, offer))).await {
         Ok(Ok(stream)) => stream.map(Box::new),
         Ok(Err(cause)) => {
@@ -74,10 +74,10 @@ pub(super) async fn accept(
 }
 
 async fn shake_hands(
-    socket: PatientSocket,
+    socket: WriteTimeoutSocket,
     app: &App,
     offer: AlpnOffer,
-) -> io::Result<Option<TlsStream<PatientSocket>>> {
+) -> io::Result<Option<TlsStream<WriteTimeoutSocket>>> {
     let started = LazyConfigAcceptor::new(Acceptor::default(), socket).await?;
     let certificates = app.certificates();
     let validated = {

@@ -14,16 +14,16 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_rustls::server::TlsStream;
 
 /// A TCP connection that fails if the peer reads nothing of what is written for too long.
-pub(super) struct PatientSocket {
+pub(super) struct WriteTimeoutSocket {
     stream: TcpStream,
-    patience: Duration,
+    timeout: Duration,
     writing: Option<Pin<Box<Sleep>>>,
 }
 
-impl PatientSocket {
-    /// Wraps a connection. `patience` is how long the peer may read nothing.
-    pub(super) const fn new(stream: TcpStream, patience: Duration) -> Self {
-        Self { stream, patience, writing: None }
+impl WriteTimeoutSocket {
+    /// Wraps a connection. `timeout` is how long the peer may read nothing.
+    pub(super) const fn new(stream: TcpStream, timeout: Duration) -> Self {
+        Self { stream, timeout, writing: None }
     }
 
     /// Whether the peer has closed, even if unread data is left.
@@ -54,14 +54,14 @@ impl PatientSocket {
             self.writing = None;
             return outcome;
         }
-        let due = self.patience;
+        let due = self.timeout;
         let sleep = self.writing.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + due)));
         ready!(sleep.as_mut().poll(context));
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the other side does not read")))
     }
 }
 
-impl AsyncRead for PatientSocket {
+impl AsyncRead for WriteTimeoutSocket {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -71,7 +71,7 @@ impl AsyncRead for PatientSocket {
     }
 }
 
-impl AsyncWrite for PatientSocket {
+impl AsyncWrite for WriteTimeoutSocket {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -106,13 +106,13 @@ impl AsyncWrite for PatientSocket {
 /// A connection as HTTP sees it.
 pub(super) enum ClientStream {
     /// Without TLS.
-    Plain(PatientSocket),
-    Secured(Box<TlsStream<PatientSocket>>),
+    Plain(WriteTimeoutSocket),
+    Secured(Box<TlsStream<WriteTimeoutSocket>>),
 }
 
 impl ClientStream {
     /// The connection below TLS.
-    pub(super) fn socket(&self) -> &PatientSocket {
+    pub(super) fn socket(&self) -> &WriteTimeoutSocket {
         match self {
             Self::Plain(socket) => socket,
             Self::Secured(stream) => stream.get_ref().0,
@@ -120,7 +120,7 @@ impl ClientStream {
     }
 
     /// The connection below TLS.
-    pub(super) fn socket_mut(&mut self) -> &mut PatientSocket {
+    pub(super) fn socket_mut(&mut self) -> &mut WriteTimeoutSocket {
         match self {
             Self::Plain(socket) => socket,
             Self::Secured(stream) => stream.get_mut().0,

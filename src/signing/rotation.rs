@@ -29,7 +29,7 @@ const KEPT_AFTER: Duration = Duration::from_mins(65);
 /// Maximum age of the keys in memory: 1 minute.
 const STALE: Duration = Duration::from_mins(1);
 /// Longest wait of a request for the published keys, 1 s. After that the keys in memory are returned.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PUBLISHED_KEYS_TIMEOUT: Duration = Duration::from_secs(1);
 /// Tokens with an unknown key cause at most one read of the keys per 10 s.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// Interval of the background check, 20 s. The check reads the keys only if they are older than `STALE`.
@@ -129,7 +129,7 @@ impl KeyRing {
             if !is_new {
                 let ring = self.clone();
                 let reading = tokio::spawn(async move { ring.read_unless_newer_than(STALE).await });
-                let _ = timeout(PATIENCE, reading).await;
+                let _ = timeout(PUBLISHED_KEYS_TIMEOUT, reading).await;
             }
         }
         self.jwks()

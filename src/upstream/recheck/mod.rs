@@ -35,7 +35,7 @@ pub(super) use person::About;
 const ASK_FOR_FACTS_AGAIN: Duration = Duration::from_mins(1);
 
 /// Longest wait of a caller for a re-check, in front of clients that give up after 10 s.
-const PATIENCE: Duration = Duration::from_secs(7);
+const CALLER_TIMEOUT: Duration = Duration::from_secs(7);
 
 /// Access tokens issued on a stale result live at most 5 minutes.
 pub const STALE_ACCESS_TOKEN: Duration = Duration::from_mins(5);
@@ -110,12 +110,12 @@ impl Upstream {
             return Ok((known, false));
         }
         // Some clients give up after ten seconds. The request to the provider continues without the caller.
-        let silence = inner.config.timeout.min(PATIENCE);
+        let timeout = inner.config.timeout.min(CALLER_TIMEOUT);
         let asking = inner.in_flight.of(session_id).await;
         let known = tokio::select! {
             biased;
             known = self.ask_alone(session_id, goal, &asking) => known?,
-            asked = asking.is_silent_for(silence) => {
+            asked = asking.is_silent_for(timeout) => {
                 if asked {
                     inner.use_last_answer(&session, "it has not answered in time")
                 } else {
