@@ -30,7 +30,7 @@ use super::watched_stream::{OnlyInterim, Talk};
 /// An idle connection is closed after so many [`TICK`]s, at the latest: four seconds. Common servers wait longer
 /// (uvicorn and Node: five seconds).
 const IDLE: u32 = 4;
-/// IdleConnections times are counted in whole ticks, so that keeping a connection does not need the time.
+/// Idle times are counted in whole ticks, so that keeping a connection does not need the time.
 const TICK: Duration = Duration::from_secs(1);
 
 /// Why a request to a target has no response.
