@@ -209,7 +209,7 @@ impl Opponent {
     async fn try_execute(&mut self, statement: &str) -> bool {
         let sql = AssertSqlSafe(statement.to_owned());
         let Err(error) = sqlx::raw_sql(sql).execute(&mut self.0).await else { return true };
-        let code = error.as_database_error().and_then(|error| error.code());
+        let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
         assert_eq!(code.as_deref(), Some("40P01"), "{statement}: {error}");
         false
     }
