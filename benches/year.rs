@@ -15,9 +15,10 @@
     reason = "a tool that stops at the first trouble"
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -47,7 +48,6 @@ use portcullis::storage::{
 use portcullis::telemetry::audit::{Actor, AuditEvent};
 use regex_lite::Regex;
 use serde_json::{Value, json};
-use sqlx::{AnyConnection, AssertSqlSafe, Connection, Row};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 use url::Url;
@@ -136,8 +136,10 @@ struct Year {
     url: String,
     database: String,
     pairs: Vec<Pair>,
+    /// Names of the applications that many people share.
     applications: Vec<String>,
-    own: BTreeMap<u64, String>,
+    /// People with a client of their own.
+    own: BTreeSet<u64>,
     next_person: u64,
     random: u64,
     strangers: u64,
@@ -200,7 +202,7 @@ impl Year {
             database,
             pairs,
             applications: Vec::new(),
-            own: BTreeMap::new(),
+            own: BTreeSet::new(),
             next_person: 0,
             random: 0x2545_f491_4f6c_dd1d,
             strangers: 0,
@@ -209,11 +211,10 @@ impl Year {
             report: String::new(),
         };
         for application in 0..APPLICATIONS {
-            let name = format!("Application {application}");
-            year.applications.push(year.visitor.register(&name).await);
+            year.applications.push(format!("Application {application}"));
         }
         for _ in 0..people {
-            year.arrives().await;
+            year.arrives();
         }
         year
     }
@@ -225,12 +226,11 @@ impl Year {
         (self.random >> 33) % below.max(1)
     }
 
-    async fn arrives(&mut self) {
+    fn arrives(&mut self) {
         let person = self.next_person;
         self.next_person += 1;
         if self.random(100) < OWN_CLIENT {
-            let name = format!("Application of person {person}");
-            self.own.insert(person, self.visitor.register(&name).await);
+            self.own.insert(person);
         }
         for slot in 0..CLIENTS_EACH {
             let used = match self.random(100) {
@@ -282,20 +282,26 @@ impl Year {
             .into_iter()
             .map(|at| {
                 let (person, slot) = (self.pairs[at].person, self.pairs[at].slot);
-                let own = self.own.get(&person).filter(|_| slot == 1).cloned();
                 let shared = usize::try_from(person).unwrap() * 7 + slot * 13;
-                (at, person, own.unwrap_or(self.applications[shared % APPLICATIONS].clone()))
+                let name = if slot == 1 && self.own.contains(&person) {
+                    format!("Application of person {person}")
+                } else {
+                    self.applications[shared % APPLICATIONS].clone()
+                };
+                (at, person, name)
             })
             .collect();
         self.counts.sign_ins += sign_ins.len() as u64;
         let clock = self.clock.clone();
         let day = clock.now().unix() / DAY;
         let signed_in: Vec<(usize, String, String)> = futures_util::stream::iter(sign_ins)
-            .map(|(at, person, client)| {
+            .map(|(at, person, name)| {
                 let (visitor, clock) = (self.visitor.clone(), clock.clone());
                 async move {
                     clock.advance(1);
                     let who = Who { person, session: format!("{person}-{day}"), role: "user" };
+                    // A client that was unused for too long is gone. Equal metadata find one that is not.
+                    let client = visitor.register(&name).await;
                     let token = visitor.sign_in(&client, &who).await.expect("may sign in");
                     (at, client, token)
                 }
@@ -378,15 +384,15 @@ impl Year {
         }
         for turn in 0..DENIED + UNFINISHED {
             self.clock.advance(1);
-            let client = &self.applications[turn % APPLICATIONS];
+            let client = self.visitor.register(&self.applications[turn % APPLICATIONS]).await;
             let decision = if turn < DENIED { "deny" } else { "approve" };
-            self.visitor.decide(client, decision).await;
+            self.visitor.decide(&client, decision).await;
         }
         for _ in 0..REFUSED {
             self.clock.advance(1);
             let person = 1_000_000 + self.random(5_000);
             let who = Who { person, session: format!("{person}"), role: "guest" };
-            let client = self.applications[0].clone();
+            let client = self.visitor.register(&self.applications[0]).await;
             assert!(self.visitor.sign_in(&client, &who).await.is_none(), "a guest may not");
         }
         for _ in 0..REVOKED {
@@ -404,14 +410,14 @@ impl Year {
             let person = self.pairs[usize::try_from(of_whom).unwrap()].person;
             self.pairs.retain(|pair| pair.person != person);
             self.own.remove(&person);
-            self.arrives().await;
+            self.arrives();
         }
         // New versions of some applications.
         for turn in 0..5 {
             self.strangers += 1;
             let name = format!("Application {turn} of {}", self.strangers);
             let at = usize::try_from(self.random(APPLICATIONS as u64)).unwrap();
-            self.applications[at] = self.visitor.register(&name).await;
+            self.applications[at] = name;
         }
     }
 
@@ -462,7 +468,7 @@ impl Year {
         let before = Instant::now();
         let removed = self.storage.sweep(self.clock.now(), self.retention()).await.unwrap();
         let idle = before.elapsed();
-        let tables = tables(&self.database).await;
+        let tables = tables(&self.database);
         let size: i64 = tables.values().map(|(_, bytes)| bytes).sum();
         let counts = std::mem::take(&mut self.counts);
         let line = format!(
@@ -540,21 +546,28 @@ async fn refresh(
     }
 }
 
+/// Prints name, rows and bytes of each table. The SQLite that we compile in has no `dbstat`; that of Python does.
+const SIZES: &str = r#"
+import sqlite3, sys
+db = sqlite3.connect(f"file:{sys.argv[1]}?mode=ro", uri=True)
+sizes = """SELECT m.tbl_name, SUM(s.pgsize) FROM dbstat s JOIN sqlite_master m ON m.name = s.name
+           GROUP BY m.tbl_name"""
+for name, size in db.execute(sizes).fetchall():
+    print(name, db.execute(f"SELECT COUNT(*) FROM {name}").fetchone()[0], size)
+"#;
+
 /// Rows and bytes of each table, its indexes included.
-async fn tables(database: &str) -> BTreeMap<String, (i64, i64)> {
-    let mut connection = AnyConnection::connect(database).await.unwrap();
-    let bytes = "SELECT m.tbl_name AS name, SUM(s.pgsize) AS bytes FROM dbstat s
-                 JOIN sqlite_master m ON m.name = s.name GROUP BY m.tbl_name";
-    let rows = sqlx::query(bytes).fetch_all(&mut connection).await.unwrap();
-    let mut tables = BTreeMap::new();
-    for row in &rows {
-        let (name, bytes): (String, i64) = (row.get("name"), row.get("bytes"));
-        let count = AssertSqlSafe(format!("SELECT COUNT(*) FROM {name}"));
-        let count: i64 = sqlx::query_scalar(count).fetch_one(&mut connection).await.unwrap();
-        tables.insert(name, (count, bytes));
-    }
-    connection.close().await.unwrap();
-    tables
+fn tables(database: &str) -> BTreeMap<String, (i64, i64)> {
+    let path = database.trim_start_matches("sqlite://");
+    let said = Command::new("python3").args(["-c", SIZES, path]).output().unwrap();
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    let said = String::from_utf8(said.stdout).unwrap();
+    let read = |line: &str| {
+        let (name, numbers) = line.split_once(' ').unwrap();
+        let (rows, bytes) = numbers.split_once(' ').unwrap();
+        (name.to_owned(), (rows.parse().unwrap(), bytes.parse().unwrap()))
+    };
+    said.lines().map(read).collect()
 }
 
 struct Who {
