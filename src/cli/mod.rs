@@ -211,8 +211,8 @@ fn allow_open_files() {
     }
 }
 
-/// Turns core dumps off: a dump contains keys and tokens. The hard limit stays, so that the owner of the process
-/// can turn them on again to find a fault (`prlimit --core`).
+/// Turns core dumps off, also for the programs that the bridge starts: a dump contains keys and tokens. The hard
+/// limit stays, so that the owner of the process can turn them on again to find a fault (`prlimit --core`).
 fn forbid_core_dumps() {
     let forbidden =
         rlimit::Resource::CORE.get().and_then(|(_, hard)| rlimit::Resource::CORE.set(0, hard));
@@ -224,8 +224,9 @@ fn forbid_core_dumps() {
 /// Longest wait at exit, 2 s, for blocking work such as reading a file from a disk that does not respond.
 const LAST_WORK: Duration = Duration::from_secs(2);
 
-/// Runs a long-running command to its end.
+/// Runs a long-running command to its end, without core dumps.
 fn run_to_the_end(command: impl Future<Output = Result<(), String>>) -> Result<(), String> {
+    forbid_core_dumps();
     let runtime = runtime().map_err(|cause| cause.to_string())?;
     let ended = runtime.block_on(command);
     runtime.shutdown_timeout(LAST_WORK);

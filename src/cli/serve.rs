@@ -9,8 +9,8 @@ use tokio::net::TcpListener;
 
 use super::reload::{Hangup, Seen, log_as};
 use super::{
-    ConfigFile, allow_open_files, cannot_open, config, fail, forbid_core_dumps, reload,
-    run_to_the_end, service_manager,
+    ConfigFile, allow_open_files, cannot_open, config, fail, reload, run_to_the_end,
+    service_manager,
 };
 use crate::app::App;
 use crate::clock::Clock;
@@ -37,7 +37,6 @@ pub(super) fn run(file: &ConfigFile) -> ExitCode {
         tracing::warn!("{warning}");
     }
     allow_open_files();
-    forbid_core_dumps();
     match run_to_the_end(serve(loaded, path, seen)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => fail(&message),
