@@ -10,9 +10,11 @@ CORES = os.cpu_count() or 1
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
-def pinned(core, *command):
-    """The command on one core; on core 0 if there is only one. `None`: on any."""
-    return [*([] if core is None else ["taskset", "-c", str(int(core) % CORES)]), *map(str, command)]
+def pinned(cores, *command):
+    """The command on these cores: a number (modulo the cores there are), or a list as taskset takes it. `None`: on any."""
+    if isinstance(cores, int):
+        cores %= CORES
+    return [*([] if cores is None else ["taskset", "-c", str(cores)]), *map(str, command)]
 
 
 def wait_for_port(port, process, seconds=60):
