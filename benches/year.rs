@@ -249,7 +249,7 @@ impl Year {
         }
         self.strangers_come().await;
         if day % 30 == 29 {
-            self.some_leave().await;
+            self.some_leave();
         }
         let left = evening - self.clock.now().unix();
         assert!(left > 0, "the day is too short");
@@ -404,7 +404,7 @@ impl Year {
         }
     }
 
-    async fn some_leave(&mut self) {
+    fn some_leave(&mut self) {
         for _ in 0..self.pairs.len() / CLIENTS_EACH / TURNOVER {
             let of_whom = self.random(self.pairs.len() as u64);
             let person = self.pairs[usize::try_from(of_whom).unwrap()].person;
