@@ -214,8 +214,10 @@ fn allow_open_files() {
 /// Turns core dumps off, also for the programs that the bridge starts: a dump contains keys and tokens. The hard
 /// limit stays, so that the owner of the process can turn them on again to find a fault (`prlimit --core`).
 fn forbid_core_dumps() {
-    let forbidden =
-        rlimit::Resource::CORE.get().and_then(|(_, hard)| rlimit::Resource::CORE.set(0, hard));
+    let forbidden = rlimit::Resource::CORE.get().and_then(|limits| match limits {
+        (0, _) => Ok(()), // the service manager has done so, and may refuse the call
+        (_, hard) => rlimit::Resource::CORE.set(0, hard),
+    });
     if let Err(cause) = forbidden {
         tracing::warn!(%cause, "core dumps cannot be turned off");
     }
