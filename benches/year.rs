@@ -706,7 +706,8 @@ impl Visitor {
 
     async fn revoke(&self, client: &str, token: &str) {
         let answer = self.form("/revoke", &[("client_id", client), ("token", token)], "").await;
-        assert_eq!(answer.status, 200);
+        // 401: clean-up has removed the client, whose token had expired long before.
+        assert!(matches!(answer.status, 200 | 401), "{}", answer.status);
     }
 }
 
