@@ -15,6 +15,17 @@ const PEOPLE: usize = 4;
 /// What a role may be set to.
 const SET_TO: &[&str] = &["off", "local", "remote_write", "on", "remote_apply"];
 
+/// Refreshes until the answer is not 503: a connection from before the crash costs one, and consumes nothing.
+async fn refresh_status(client: &McpClient, refresh_token: &str) -> u16 {
+    loop {
+        let status = client.refresh(refresh_token).await.status;
+        if status != 503 {
+            return status.as_u16();
+        }
+        a_moment(10).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs PostgreSQL and processes: scripts/test-replicas"]
 async fn an_answered_revocation_survives_a_crash_whatever_the_role_is_set_to() {
@@ -48,11 +59,11 @@ async fn an_answered_revocation_survives_a_crash_whatever_the_role_is_set_to() {
         let (mut undone, mut lost) = (0, 0);
         for tokens in &revoked {
             let called = client.call_tool(&tokens.access_token, "get-todos", json!({})).await;
-            let refreshed = client.refresh(&tokens.refresh_token).await;
-            undone += usize::from(called.status != 401 || refreshed.status != 400);
+            let refreshed = refresh_status(&client, &tokens.refresh_token).await;
+            undone += usize::from(called.status != 401 || refreshed != 400);
         }
         for tokens in &successors {
-            lost += usize::from(client.refresh(&tokens.refresh_token).await.status != 200);
+            lost += usize::from(refresh_status(&client, &tokens.refresh_token).await != 200);
         }
         println!(
             "{set_to}: of {PEOPLE} revocations {undone} undone, of {PEOPLE} successors {lost} lost"
