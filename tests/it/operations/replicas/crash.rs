@@ -6,6 +6,7 @@ use super::database::postgres;
 use super::fleet::a_moment;
 use crate::harness::Setup;
 use crate::harness::client::{McpClient, Tokens};
+use crate::harness::http::Answer;
 use crate::harness::process::Served;
 use crate::harness::role::as_superuser;
 use crate::operations::crashes::assert_sound;
@@ -15,10 +16,10 @@ const PEOPLE: usize = 4;
 /// What a role may be set to.
 const SET_TO: &[&str] = &["off", "local", "remote_write", "on", "remote_apply"];
 
-/// Refreshes until the answer is not 503: a connection from before the crash costs one, and consumes nothing.
-async fn refresh_status(client: &McpClient, refresh_token: &str) -> u16 {
+/// Asks until the answer is not 503: a connection from before the crash costs one, and nothing is consumed.
+async fn settled(ask: impl AsyncFn() -> Answer) -> u16 {
     loop {
-        let status = client.refresh(refresh_token).await.status;
+        let status = ask().await.status;
         if status != 503 {
             return status.as_u16();
         }
@@ -58,12 +59,13 @@ async fn an_answered_revocation_survives_a_crash_whatever_the_role_is_set_to() {
         }
         let (mut undone, mut lost) = (0, 0);
         for tokens in &revoked {
-            let called = client.call_tool(&tokens.access_token, "get-todos", json!({})).await;
-            let refreshed = refresh_status(&client, &tokens.refresh_token).await;
-            undone += usize::from(called.status != 401 || refreshed != 400);
+            let call = || client.call_tool(&tokens.access_token, "get-todos", json!({}));
+            let called = settled(call).await;
+            let refreshed = settled(|| client.refresh(&tokens.refresh_token)).await;
+            undone += usize::from((called, refreshed) != (401, 400));
         }
         for tokens in &successors {
-            lost += usize::from(refresh_status(&client, &tokens.refresh_token).await != 200);
+            lost += usize::from(settled(|| client.refresh(&tokens.refresh_token)).await != 200);
         }
         println!(
             "{set_to}: of {PEOPLE} revocations {undone} undone, of {PEOPLE} successors {lost} lost"
