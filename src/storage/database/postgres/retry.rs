@@ -10,7 +10,7 @@
 //! where callers are expected to compete).
 //!
 //! Everything else is never repeated here. An error without an answer of the server (a lost connection, a
-//! timeout of ours) says nothing about a commit. Neither does SQLSTATE 40003 (completion unknown).
+//! timeout on our side) says nothing about a commit. Neither does SQLSTATE 40003 (completion unknown).
 
 use std::fmt;
 use std::time::Duration;

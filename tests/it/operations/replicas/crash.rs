@@ -16,15 +16,16 @@ const PEOPLE: usize = 4;
 /// What a role may be set to.
 const SET_TO: &[&str] = &["off", "local", "remote_write", "on", "remote_apply"];
 
-/// Asks until the answer is not 503: a connection from before the crash costs one, and nothing is consumed.
+/// Asks until the answer is not 503, at most a thousand times: a connection from before the crash costs one, and nothing is consumed.
 async fn settled(ask: impl AsyncFn() -> Answer) -> u16 {
-    loop {
+    for _ in 0..1000 {
         let status = ask().await.status;
         if status != 503 {
             return status.as_u16();
         }
         a_moment(10).await;
     }
+    503
 }
 
 #[tokio::test(flavor = "multi_thread")]
